@@ -1,0 +1,111 @@
+package accel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+)
+
+// Host is what a component may ask of the program that it runs in.
+type Host struct {
+	// Logger is the component's own, marked with the plugin's name.
+	Logger *slog.Logger
+	// Config is the whole configuration, already checked.
+	Config *Config
+	// Namespace is the network namespace that the daemon was started in and
+	// works in.
+	Namespace Namespace
+
+	fail  context.CancelCauseFunc
+	peers []running
+}
+
+type running struct {
+	name      string
+	component Component
+}
+
+// Fail ends the daemon: a component calls it when it cannot go on. The first
+// error is the one that the daemon reports.
+func (h *Host) Fail(err error) { h.fail(err) }
+
+// Use finds the one component that serves as T, which is usually a small
+// interface that the caller's package declares. It is called in Provision.
+func Use[T any](h *Host) (T, error) {
+	var found []T
+	for _, p := range h.peers {
+		if t, ok := p.component.(T); ok {
+			found = append(found, t)
+		}
+	}
+	if len(found) == 1 {
+		return found[0], nil
+	}
+	var none T
+	return none, fmt.Errorf("%d plugins serve as %T, need exactly one", len(found), (*T)(nil))
+}
+
+// lifecycle holds the components of one run of the daemon.
+type lifecycle struct {
+	components []running
+	logger     *slog.Logger
+}
+
+// newLifecycle makes one component of every plugin that has one.
+func newLifecycle(plugins []Plugin, logger *slog.Logger) *lifecycle {
+	l := &lifecycle{logger: logger}
+	for _, p := range plugins {
+		if p.New != nil {
+			l.components = append(l.components, running{p.Name, p.New()})
+		}
+	}
+	return l
+}
+
+// provision lets every component check what it was given. Nothing is changed.
+func (l *lifecycle) provision(ctx context.Context, base Host) error {
+	for _, r := range l.components {
+		h := base
+		h.peers = l.components
+		h.Logger = l.logger.With("plugin", r.name)
+		if err := r.component.Provision(ctx, &h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// start starts the components in order. When one fails, those before it are
+// stopped again.
+func (l *lifecycle) start(ctx context.Context) error {
+	for _, r := range l.components {
+		if err := r.component.Start(ctx); err != nil {
+			return errors.Join(err, l.stop(context.WithoutCancel(ctx)))
+		}
+	}
+	return nil
+}
+
+// stop stops every component in the reverse order and joins their errors.
+func (l *lifecycle) stop(ctx context.Context) error {
+	var errs []error
+	for i := len(l.components) - 1; i >= 0; i-- {
+		r := l.components[i]
+		if err := r.component.Stop(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("stop %s: %w", r.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// serving returns every component of l that serves as T.
+func serving[T any](l *lifecycle) []T {
+	var found []T
+	for _, r := range l.components {
+		if t, ok := r.component.(T); ok {
+			found = append(found, t)
+		}
+	}
+	return found
+}

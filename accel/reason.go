@@ -1,0 +1,186 @@
+package accel
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// Reason says what became of a frame, or why a port or a bridge takes the slow
+// path. The numbers are stable and never used again: tcprog/bpf/reasons.h has
+// the same ones (a test holds the two together) and the names are the values of
+// the metric label.
+type Reason uint16
+
+// NumReasons is one more than the highest number that will ever fit: the size
+// of the counters array in the data plane.
+const NumReasons = 96
+
+// What became of a frame. [Fast] is the only one that is not the slow path.
+const (
+	Fast Reason = 0
+
+	// The class of the frame (shared rule R3: always passed up).
+	Multicast       Reason = 1
+	SourceMulticast Reason = 2
+	SourceZero      Reason = 3
+	ARP             Reason = 4
+	CFM             Reason = 5
+	MRP             Reason = 6
+	LLC             Reason = 7
+	DoubleTagged    Reason = 8
+	IPHeader        Reason = 9
+	PPPoE           Reason = 10
+	Malformed       Reason = 11
+
+	// What the forwarding table says of it.
+	SourceUnknown      Reason = 20
+	SourceMoved        Reason = 21
+	SourceLocal        Reason = 22
+	SourceLocked       Reason = 23
+	Unverified         Reason = 24
+	DestinationUnknown Reason = 25
+	DestinationLocal   Reason = 26
+	SamePort           Reason = 27
+	Isolated           Reason = 28
+	MTU                Reason = 29
+	Keepalive          Reason = 30
+
+	// The state of a port.
+	PortUnknown     Reason = 40
+	PortBlocked     Reason = 41
+	PortDown        Reason = 42
+	PortLocked      Reason = 43
+	PortLearning    Reason = 44
+	PortVLANTunnel  Reason = 45
+	PortNeighbour   Reason = 46
+	PortBackup      Reason = 47
+	PortSwitch      Reason = 48
+	PortVLANDevice  Reason = 49
+	PortNetfilter   Reason = 50
+	PortForeignTC   Reason = 51
+	PortUnattached  Reason = 52
+	PortEgress      Reason = 53
+	PortHairpin     Reason = 54
+	PortNotEthernet Reason = 55
+
+	// The state of the whole bridge.
+	Off             Reason = 60
+	Lease           Reason = 61
+	Syncing         Reason = 62
+	VLANFiltering   Reason = 63
+	MST             Reason = 64
+	VLANStats       Reason = 65
+	BridgeNetfilter Reason = 66
+	BrNetfilter     Reason = 67
+	Promiscuous     Reason = 68
+	Hub             Reason = 69
+	BridgeDown      Reason = 70
+	Absent          Reason = 71
+	Unwatched       Reason = 72
+	Unchecked       Reason = 73
+)
+
+// reasonTexts is the one table of names, meanings and advice. The name is the
+// metric label and what -j prints; the text completes "slow because ...".
+var reasonTexts = map[Reason]struct{ name, text, advice string }{
+	Fast: {"fast", "took the fast path", ""},
+
+	Multicast:       {"multicast", "the destination is multicast or broadcast", ""},
+	SourceMulticast: {"source_multicast", "the source address is multicast; the bridge drops it", "find the sender: no host may send from such an address"},
+	SourceZero:      {"source_zero", "the source address is zero; the bridge drops it", "find the sender: no host may send from such an address"},
+	ARP:             {"arp", "ARP and RARP belong to the bridge", ""},
+	CFM:             {"cfm", "CFM (EtherType 0x8902) belongs to the bridge", ""},
+	MRP:             {"mrp", "MRP (EtherType 0x88e3) belongs to the bridge", ""},
+	LLC:             {"llc", "the frame has an 802.3 length, not an EtherType", ""},
+	DoubleTagged:    {"double_tagged", "a second VLAN tag is in the frame", ""},
+	IPHeader:        {"ip_header", "br_netfilter is present and would drop or trim the frame: options, padding or a wrong header", "unload br_netfilter if nothing on this host needs it"},
+	PPPoE:           {"pppoe", "br_netfilter is present and may look into PPPoE", "unload br_netfilter if nothing on this host needs it"},
+	Malformed:       {"malformed", "the frame is shorter than its headers", ""},
+
+	SourceUnknown:      {"source_unknown", "the bridge has no entry for the source yet", "look for fdb_full in shunt status if it stays so"},
+	SourceMoved:        {"source_moved", "the source was known behind another port; its entry was revoked", "two ports claim one address if this keeps growing: look for a loop or a spoofing guest"},
+	SourceLocal:        {"source_local", "the source is an address of this host; the bridge drops it", "look for a loop, or for a guest with the bridge's address"},
+	SourceLocked:       {"source_locked", "the source's entry is locked (MAB)", ""},
+	Unverified:         {"unverified", "the station is known but not verified yet", ""},
+	DestinationUnknown: {"destination_unknown", "the bridge has no entry for the destination", "the destination is silent or aged out; the bridge floods"},
+	DestinationLocal:   {"destination_local", "the frame is for this host", ""},
+	SamePort:           {"same_port", "source and destination are behind the same port", ""},
+	Isolated:           {"isolated", "both ports are isolated", ""},
+	MTU:                {"mtu", "the frame is longer than the egress port's MTU", "give the ports of the bridge the same MTU"},
+	Keepalive:          {"keepalive", "one frame in a while goes to the bridge so that its entry stays fresh", ""},
+
+	PortUnknown:     {"port_unknown", "the port is not set up yet", ""},
+	PortBlocked:     {"port_state", "the port is not in the forwarding state", "see bridge -d link"},
+	PortDown:        {"port_down", "the port is down or has no carrier", "see ip link"},
+	PortLocked:      {"port_locked", "the port is locked (802.1X)", ""},
+	PortLearning:    {"port_learning", "learning is off on the port", "bridge link set dev PORT learning on"},
+	PortVLANTunnel:  {"port_vlan_tunnel", "the port maps VLANs to tunnels", ""},
+	PortNeighbour:   {"port_neigh_suppress", "the port suppresses or proxies neighbour discovery", ""},
+	PortBackup:      {"port_backup", "the port has a backup port", ""},
+	PortSwitch:      {"port_switch", "the port belongs to a switch that forwards in hardware", ""},
+	PortVLANDevice:  {"port_vlan_device", "a VLAN device on the port takes frames before the bridge does", ""},
+	PortNetfilter:   {"port_netfilter", "a netdev ingress or egress chain is on the port", "see nft list ruleset netdev"},
+	PortForeignTC:   {"port_foreign_tc", "another tc program or filter is on the port", "see tc filter show dev PORT ingress and bpftool net"},
+	PortUnattached:  {"port_unattached", "the program could not be attached to the port", "see the daemon's log"},
+	PortEgress:      {"port_egress", "the destination's port may not be used as egress", "see shunt ports"},
+	PortHairpin:     {"port_hairpin", "the port is in hairpin mode", ""},
+	PortNotEthernet: {"port_not_ethernet", "the port is not Ethernet", ""},
+
+	Off:             {"off", "switched off by the operator", "shunt on"},
+	Lease:           {"lease", "the daemon did not renew its lease", "see that the daemon runs: systemctl status shunt"},
+	Syncing:         {"syncing", "the bridge's table is being read", ""},
+	VLANFiltering:   {"vlan_filtering", "the bridge filters VLANs", ""},
+	MST:             {"mst", "the bridge has multiple spanning trees", ""},
+	VLANStats:       {"vlan_stats", "the bridge counts per VLAN", "ip link set dev BRIDGE type bridge vlan_stats_enabled 0"},
+	BridgeNetfilter: {"bridge_netfilter", "nftables or ebtables rules are in the bridge family", "see nft list ruleset bridge and ebtables -L"},
+	BrNetfilter:     {"br_netfilter", "br_netfilter is present and IP chains exist: they may apply to bridged frames", "unload br_netfilter if bridged frames need no IP rules"},
+	Promiscuous:     {"promiscuous", "the bridge device is promiscuous: it must see every frame", "stop the capture on the bridge, or remove the macvlan from it"},
+	Hub:             {"hub", "ageing_time is 0: the bridge works as a hub", "ip link set dev BRIDGE type bridge ageing_time 30000"},
+	BridgeDown:      {"bridge_down", "the bridge is down", "ip link set dev BRIDGE up"},
+	Absent:          {"absent", "the bridge does not exist", "shunt takes it as soon as it appears"},
+	Unwatched:       {"unwatched", "a port carries no program, so a move to it would go unseen", "see shunt ports and the daemon's log"},
+	Unchecked:       {"unchecked", "the firewall could not be read, so it may apply", "see the daemon's log and shunt doctor"},
+}
+
+// Reasons returns every reason in the order of its number.
+func Reasons() []Reason {
+	var all []Reason
+	for r := range Reason(NumReasons) {
+		if _, ok := reasonTexts[r]; ok {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// String returns the stable name, such as "source_moved".
+func (r Reason) String() string {
+	if t, ok := reasonTexts[r]; ok {
+		return t.name
+	}
+	return fmt.Sprintf("reason_%d", uint16(r))
+}
+
+// Text completes the sentence "on the slow path because ...".
+func (r Reason) Text() string { return reasonTexts[r].text }
+
+// Advice says what an operator can do about it; empty when nothing is wrong.
+func (r Reason) Advice() string { return reasonTexts[r].advice }
+
+// MarshalJSON writes the name.
+func (r Reason) MarshalJSON() ([]byte, error) { return json.Marshal(r.String()) }
+
+// UnmarshalJSON reads a name.
+func (r *Reason) UnmarshalJSON(data []byte) error {
+	var name string
+	if err := json.Unmarshal(data, &name); err != nil {
+		return err
+	}
+	for candidate, t := range reasonTexts {
+		if t.name == name {
+			*r = candidate
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown reason %q", name)
+}

@@ -1,0 +1,39 @@
+package accel
+
+import "context"
+
+// What the host asks of its components, for the control API and the command
+// line. A component serves an interface by having its methods.
+
+// BridgeSource knows the bridges and their tables; fdbsync serves it.
+type BridgeSource interface {
+	// Bridges returns the configured bridges in the order of their names.
+	Bridges() []BridgeState
+	// FDB returns the mirrored stations of a bridge, by VLAN and address; an
+	// error if the bridge is not configured.
+	FDB(bridge string) ([]Station, error)
+	// Switch turns the fast path of a bridge on or off; when it returns, the
+	// next frame obeys. An error if the bridge is not configured.
+	Switch(ctx context.Context, bridge string, on bool) error
+}
+
+// CounterSource reads the data plane's counters; tcprog serves it.
+type CounterSource interface {
+	// PortStats returns the counters of a bridge's ports; none if the data
+	// plane does not have the bridge.
+	PortStats(bridge int) ([]PortStats, error)
+}
+
+// Cleaner removes what a daemon that is gone left in the kernel; tcprog serves
+// it. It is called without Provision and Start.
+type Cleaner interface {
+	// Clean removes every program, map, pin, filter and qdisc of shunt in the
+	// namespace and says, a line each, what it removed.
+	Clean(ctx context.Context, ns Namespace) ([]string, error)
+}
+
+// Checker adds findings to shunt doctor. It is called without Provision and
+// Start and changes nothing.
+type Checker interface {
+	Check(ctx context.Context) []Finding
+}
