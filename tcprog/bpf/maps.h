@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+#include "reasons.h"
+
+/* The maps of one bridge. All but counters are shared by the programs of the
+ * bridge's ports. A change of a layout or of a meaning here is a new schema:
+ * raise Schema in maps.go.
+ */
+
+#define MAX_SLOTS 2048	  /* a bridge has at most 1023 ports (BR_MAX_PORTS) */
+#define FLOWS_BITS 12
+#define EPOCH_SHARDS 256
+
+/* A MAC in a VLAN; vid is 0 on a bridge without VLAN filtering. */
+struct station_key {
+	__u8 mac[6];
+	__u16 vid;
+};
+
+enum station_flags {
+	STATION_ACTIVE = 1,    /* verified by the daemon */
+	STATION_LOCAL = 2,     /* an address of the host */
+	STATION_NO_SOURCE = 4, /* locked entry (MAB) */
+};
+
+struct station {
+	__u32 slot; /* of the port that the station is behind; 0: the bridge */
+	__u32 flags;
+	__u64 seen_ns; /* when a frame of it last went up (CLOCK_MONOTONIC) */
+};
+
+enum port_flags {
+	PORT_ISOLATED = 1,
+};
+
+/* The record of a port slot. Stations name slots, not devices, so that to
+ * exchange a device is one store. Slot 0 is never used.
+ */
+struct port {
+	__u32 ifindex; /* egress device; 0: the slot is free */
+	__u32 max_len; /* longest frame without its tag, bytes: MTU + 14 + 4 */
+	__u16 in;      /* reason why not ingress, FAST if it may be */
+	__u16 out;     /* reason why not egress */
+	__u32 flags;
+};
+
+enum control_flags {
+	CONTROL_CHECK_IP = 1, /* br_netfilter is there: check IP headers */
+};
+
+/* What holds for the whole bridge. One page, mapped by the daemon, which adds
+ * to the epochs atomically as the programs do.
+ *
+ * An epoch is the age of decisions: a flow that was cached under another epoch
+ * is decided anew. all stands for the state of ports and bridge; a station's
+ * entry is covered by the shard of its address, so that the churn of one
+ * station does not throw out the others' flows.
+ */
+struct control {
+	__u64 lease_ns;	    /* the fast path ends here (CLOCK_MONOTONIC); 0: shut */
+	__u64 keepalive_ns;
+	__u32 reason;	    /* why it is shut */
+	__u32 flags;
+	__u64 revoked;	    /* entries that the programs removed */
+	__u64 epoch_all;
+	__u64 epoch[EPOCH_SHARDS];
+};
+
+/* A decision, kept: frames of this source to this destination that come in on
+ * this slot go to ifindex, for as long as the three epochs stay as they are.
+ */
+struct flow {
+	__u64 source;	   /* MAC in the low 48 bits, VID above */
+	__u64 destination; /* MAC in the low 48 bits, ingress slot above */
+	__u64 epoch_all;
+	__u64 epoch_source;
+	__u64 epoch_destination;
+	__u64 keepalive_ns; /* when the source is due for the bridge again */
+	__u32 ifindex;
+	__u32 max_len;
+};
+
+struct count {
+	__u64 packets;
+	__u64 bytes;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct control);
+} bridge SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_SLOTS);
+	__type(key, __u32);
+	__type(value, struct port);
+} ports SEC(".maps");
+
+/* Preallocated, so that an entry can be removed in any context. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct station_key);
+	__type(value, struct station);
+} stations SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1 << FLOWS_BITS);
+	__type(key, __u32);
+	__type(value, struct flow);
+} flows SEC(".maps");
+
+/* One map for each port, indexed by reason. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, NUM_REASONS);
+	__type(key, __u32);
+	__type(value, struct count);
+} counters SEC(".maps");

@@ -1,0 +1,152 @@
+package tcprog
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/shunt-dev/shunt/accel"
+)
+
+// bridge is one bridge in the data plane.
+type bridge struct {
+	accel.Bridge
+	dir     string // pins of this schema
+	hook    string // tcx or clsact
+	spec    *ebpf.CollectionSpec
+	maps    map[string]*ebpf.Map
+	control *control
+	slots   *slots
+	ports   map[int]*port // attached, by ifindex
+	// unclaimed are the ports that an earlier daemon left and that were not
+	// attached again yet.
+	unclaimed map[int]uint32
+	logger    *slog.Logger
+}
+
+// openBridge opens the bridge's maps with the gate shut and no station in them.
+func openBridge(root string, b accel.Bridge, maxStations int, hook string, logger *slog.Logger) (*bridge, error) {
+	spec, err := loadSpec(maxStations)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(bridgeDir(root, b.Ifindex), Schema)
+	maps, adopted, err := openMaps(dir, spec)
+	if err != nil {
+		return nil, err
+	}
+	br := &bridge{
+		Bridge: b, dir: dir, hook: hook, spec: spec, maps: maps,
+		slots: newSlots(), ports: make(map[int]*port), unclaimed: make(map[int]uint32),
+		logger: logger.With("bridge", b.Name),
+	}
+	if err := br.prepare(adopted); err != nil {
+		closeMaps(maps)
+		return nil, err
+	}
+	return br, nil
+}
+
+func (br *bridge) prepare(adopted bool) (err error) {
+	br.control, err = mapControl(br.maps[shuntMapBridge])
+	if err != nil {
+		return err
+	}
+	br.control.shut(accel.Syncing)
+	if !adopted {
+		return nil
+	}
+	br.logger.Info("took over what an earlier shunt left")
+	if err := br.clearStations(); err != nil {
+		return err
+	}
+	return br.findLeftPorts()
+}
+
+// findLeftPorts remembers the slots of ports that an earlier daemon attached.
+func (br *bridge) findLeftPorts() error {
+	var slot uint32
+	var rec shuntPort
+	rows := br.maps[shuntMapPorts].Iterate()
+	for rows.Next(&slot, &rec) {
+		if rec.Ifindex != 0 {
+			br.unclaimed[int(rec.Ifindex)] = slot
+			br.slots.take(slot)
+		}
+	}
+	return rows.Err()
+}
+
+// forgetUnclaimed detaches the ports that an earlier daemon left and that are
+// no longer ports of this bridge.
+func (br *bridge) forgetUnclaimed() {
+	for ifindex, slot := range br.unclaimed {
+		delete(br.unclaimed, ifindex)
+		p := &port{ifindex: ifindex, slot: slot, dir: br.portDir(ifindex)}
+		if err := errors.Join(br.clearSlot(slot), p.remove()); err != nil {
+			br.logger.Warn("could not remove what an earlier shunt left on a port", "ifindex", ifindex, "error", err)
+		}
+	}
+}
+
+// close ends the fast path and removes everything of the bridge.
+func (br *bridge) close() error {
+	br.control.shut(accel.Off)
+	br.forgetUnclaimed()
+	var errs []error
+	for ifindex := range br.ports {
+		if err := br.detachPort(ifindex); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	errs = append(errs, br.control.unmap())
+	closeMaps(br.maps)
+	errs = append(errs, removePins(filepath.Dir(br.dir)))
+	removeEmptyParents(filepath.Dir(filepath.Dir(br.dir)))
+	return errors.Join(errs...)
+}
+
+func (br *bridge) portDir(ifindex int) string {
+	return filepath.Join(br.dir, fmt.Sprintf("port-%d", ifindex))
+}
+
+// slots hands out the numbers of port slots. A number that was given back is
+// used again as late as possible, so that a station that still names it does
+// not meet another port.
+type slots struct {
+	free []uint32
+}
+
+func newSlots() *slots {
+	s := &slots{}
+	for n := uint32(1); n < maxSlots; n++ {
+		s.free = append(s.free, n)
+	}
+	return s
+}
+
+// maxSlots is MAX_SLOTS in bpf/maps.h.
+const maxSlots = 2048
+
+func (s *slots) next() (uint32, error) {
+	if len(s.free) == 0 {
+		return 0, fmt.Errorf("all %d port slots are taken", maxSlots-1)
+	}
+	n := s.free[0]
+	s.free = s.free[1:]
+	return n, nil
+}
+
+func (s *slots) take(slot uint32) {
+	for i, n := range s.free {
+		if n == slot {
+			s.free = append(s.free[:i:i], s.free[i+1:]...)
+			return
+		}
+	}
+}
+
+func (s *slots) give(slot uint32) { s.free = append(s.free, slot) }

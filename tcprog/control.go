@@ -1,0 +1,92 @@
+package tcprog
+
+import (
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/accel"
+)
+
+// The flags of struct control and struct port in bpf/maps.h.
+const (
+	controlCheckIP = 1
+	portIsolated   = 1
+)
+
+// control is the page that the bridge's programs read for every frame, mapped
+// into the daemon. Stores are atomic: a program may read between any two, and
+// programs add to the epochs too, which a map update would undo.
+type control struct {
+	page   []byte
+	shared *shuntControl
+}
+
+func mapControl(m *ebpf.Map) (*control, error) {
+	size := int(m.ValueSize())
+	page, err := unix.Mmap(m.FD(), 0, roundUp(size, os.Getpagesize()), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map the control page: %w", err)
+	}
+	return &control{page: page, shared: (*shuntControl)(unsafe.Pointer(&page[0]))}, nil
+}
+
+func roundUp(n, to int) int { return (n + to - 1) / to * to }
+
+func (c *control) unmap() error { return unix.Munmap(c.page) }
+
+// shut ends the fast path: the next frame is passed up for this reason.
+func (c *control) shut(reason accel.Reason) {
+	atomic.StoreUint32(&c.shared.Reason, uint32(reason))
+	atomic.StoreUint64(&c.shared.LeaseNs, 0)
+	c.bumpAll()
+}
+
+// setGate shuts the gate, or prepares it so that renew opens it.
+func (c *control) setGate(g accel.Gate) {
+	if g.Reason != accel.Fast {
+		c.shut(g.Reason)
+		return
+	}
+	var flags uint32
+	if g.CheckIP {
+		flags |= controlCheckIP
+	}
+	atomic.StoreUint32(&c.shared.Flags, flags)
+	atomic.StoreUint64(&c.shared.KeepaliveNs, uint64(g.Keepalive.Nanoseconds()))
+	atomic.StoreUint32(&c.shared.Reason, uint32(accel.Fast))
+	c.bumpAll()
+}
+
+// renew sets the end of the lease, unless the gate is shut.
+func (c *control) renew(lease time.Duration) {
+	if atomic.LoadUint32(&c.shared.Reason) != uint32(accel.Fast) {
+		return
+	}
+	atomic.StoreUint64(&c.shared.LeaseNs, monotonicNow()+uint64(lease.Nanoseconds()))
+}
+
+// monotonicNow is the clock of bpf_ktime_get_coarse_ns, in nanoseconds.
+func monotonicNow() uint64 {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return 0 // cannot fail for this clock; 0 would leave the gate shut
+	}
+	return uint64(now.Nano())
+}
+
+// bumpAll makes every cached flow of the bridge invalid.
+func (c *control) bumpAll() { atomic.AddUint64(&c.shared.EpochAll, 1) }
+
+// bump makes the cached flows from and to the station invalid.
+func (c *control) bump(k accel.StationKey) { atomic.AddUint64(&c.shared.Epoch[shardOf(k)], 1) }
+
+// shardOf is shard in bpf/shunt.c: there the address is a little-endian number.
+func shardOf(k accel.StationKey) int { return int(k.MAC[4] ^ k.MAC[5]) }
+
+func (c *control) revoked() uint64 { return atomic.LoadUint64(&c.shared.Revoked) }

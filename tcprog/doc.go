@@ -1,0 +1,12 @@
+// Package tcprog is the data plane: one BPF program at the tc ingress of every
+// bridge port, the maps that the programs of a bridge share, and their pins.
+//
+// The way of a frame is told in bpf/shunt.c. The files here follow the life of
+// a bridge: bridge.go opens it and takes over what an earlier daemon left,
+// control.go holds its gate, lease and epochs, stations.go its table, port.go
+// its ports; tcx.go and clsact.go are the two hooks; counters.go reads what the
+// programs counted; clean.go removes all of it.
+//
+// Pins stand under /sys/fs/bpf/shunt/net-INODE/bridge-IFINDEX/SCHEMA, in
+// numbers because bpffs refuses names with dots.
+package tcprog

@@ -1,0 +1,80 @@
+package tcprog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/features"
+
+	"github.com/shunt-dev/shunt/accel"
+)
+
+// Check tells what of the data plane works on this kernel. It loads a program
+// for a moment and attaches nothing.
+func (d *Dataplane) Check(context.Context) []accel.Finding {
+	return []accel.Finding{checkBTF(), checkProgram(), checkHook(), checkPins()}
+}
+
+func checkBTF() accel.Finding {
+	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
+		return accel.Finding{Check: "btf", Level: accel.LevelNote,
+			Text:   "the kernel has no BTF; what shunt does in this version works without it",
+			Advice: "use a kernel with CONFIG_DEBUG_INFO_BTF"}
+	}
+	return accel.Finding{Check: "btf", Level: accel.LevelOK, Text: "the kernel describes its types (BTF)"}
+}
+
+func checkProgram() accel.Finding {
+	if err := tryProgram(); err != nil {
+		return accel.Finding{Check: "bpf", Level: accel.LevelFail,
+			Text:   fmt.Sprintf("the kernel does not take the program: %v", err),
+			Advice: "run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, on Linux 6.1 or later"}
+	}
+	return accel.Finding{Check: "bpf", Level: accel.LevelOK, Text: "the kernel takes the program"}
+}
+
+// tryProgram asks for the youngest helper first, for a better error than the
+// verifier's, and then loads the real program once.
+func tryProgram() error {
+	err := features.HaveProgramHelper(ebpf.SchedCLS, asm.FnKtimeGetCoarseNs)
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		return errors.New("it lacks bpf_ktime_get_coarse_ns (Linux 5.11)")
+	}
+	spec, err := loadSpec(16)
+	if err != nil {
+		return err
+	}
+	all, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return err
+	}
+	all.Close()
+	return nil
+}
+
+func checkHook() accel.Finding {
+	if haveTCX() {
+		return accel.Finding{Check: "hook", Level: accel.LevelOK, Text: "programs attach by tcx"}
+	}
+	return accel.Finding{Check: "hook", Level: accel.LevelNote,
+		Text:   "the kernel has no tcx; programs attach by clsact",
+		Advice: "nothing needs to be done; tcx comes with Linux 6.6"}
+}
+
+func checkPins() accel.Finding {
+	have, err := isBPFFS(bpffs)
+	switch {
+	case err != nil:
+		return accel.Finding{Check: "bpffs", Level: accel.LevelFail,
+			Text: fmt.Sprintf("%s cannot be read: %v", bpffs, err), Advice: "mount sysfs at /sys"}
+	case !have:
+		return accel.Finding{Check: "bpffs", Level: accel.LevelNote,
+			Text:   "no bpffs is mounted at " + bpffs + "; shunt run mounts one",
+			Advice: "in a shell of ip netns exec pins vanish with the shell: use nsenter --net instead"}
+	}
+	return accel.Finding{Check: "bpffs", Level: accel.LevelOK, Text: "pins can be kept at " + bpffs}
+}

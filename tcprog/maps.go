@@ -1,0 +1,164 @@
+package tcprog
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/accel"
+)
+
+// Schema is the version of the maps' layout and meaning. Maps of another schema
+// are not taken over.
+const Schema = "v1"
+
+const bpffs = "/sys/fs/bpf"
+
+// sharedMaps are the maps that the programs of one bridge share.
+var sharedMaps = []string{shuntMapBridge, shuntMapPorts, shuntMapStations, shuntMapFlows}
+
+// pinRoot is the directory for the pins of a namespace.
+func pinRoot(ns accel.Namespace) string {
+	return filepath.Join(bpffs, "shunt", fmt.Sprintf("net-%d", ns.Inode))
+}
+
+// bridgeDir is the directory for the pins of a bridge; every schema has one of
+// its own below it.
+func bridgeDir(root string, ifindex int) string {
+	return filepath.Join(root, fmt.Sprintf("bridge-%d", ifindex))
+}
+
+// ensureBPFFS mounts a bpffs where there is none, and says whether it did.
+func ensureBPFFS() (mounted bool, err error) {
+	have, err := isBPFFS(bpffs)
+	if err != nil {
+		return false, fmt.Errorf("the kernel has no BPF filesystem at %s: %w; shunt needs CONFIG_BPF_SYSCALL", bpffs, err)
+	}
+	if have {
+		return false, nil
+	}
+	if err := unix.Mount("bpf", bpffs, "bpf", 0, "mode=0700"); err != nil {
+		return false, fmt.Errorf("mount a bpffs at %s: %w; mount it by hand: mount -t bpf bpf %s", bpffs, err, bpffs)
+	}
+	return true, nil
+}
+
+func isBPFFS(path string) (bool, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(path, &fs); err != nil {
+		return false, err
+	}
+	return uint32(fs.Type) == unix.BPF_FS_MAGIC, nil
+}
+
+// loadSpec returns the compiled objects, with the size of the station map set.
+func loadSpec(maxStations int) (*ebpf.CollectionSpec, error) {
+	spec, err := loadShunt()
+	if err != nil {
+		return nil, fmt.Errorf("read the BPF objects: %w", err)
+	}
+	spec.Maps[shuntMapStations].MaxEntries = uint32(maxStations)
+	return spec, nil
+}
+
+// openMaps returns the bridge's shared maps: those pinned in dir if all of them
+// are there and fit, and else new ones, which it pins.
+func openMaps(dir string, spec *ebpf.CollectionSpec) (maps map[string]*ebpf.Map, adopted bool, err error) {
+	maps, err = adoptMaps(dir, spec)
+	if err == nil {
+		return maps, true, nil
+	}
+	if err := removePins(dir); err != nil {
+		return nil, false, err
+	}
+	maps, err = createMaps(dir, spec)
+	return maps, false, err
+}
+
+func adoptMaps(dir string, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
+	maps := make(map[string]*ebpf.Map)
+	for _, name := range sharedMaps {
+		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
+		if err == nil {
+			maps[name] = m
+			err = spec.Maps[name].Compatible(m)
+		}
+		if err != nil {
+			closeMaps(maps)
+			return nil, err
+		}
+	}
+	return maps, nil
+}
+
+func createMaps(dir string, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
+	if err := makeDir(dir); err != nil {
+		return nil, err
+	}
+	maps := make(map[string]*ebpf.Map)
+	for _, name := range sharedMaps {
+		m, err := newPinnedMap(filepath.Join(dir, name), spec.Maps[name])
+		if err != nil {
+			closeMaps(maps)
+			return nil, errors.Join(err, removePins(dir))
+		}
+		maps[name] = m
+	}
+	return maps, nil
+}
+
+func newPinnedMap(path string, spec *ebpf.MapSpec) (*ebpf.Map, error) {
+	m, err := ebpf.NewMap(spec)
+	if err != nil {
+		return nil, fmt.Errorf("make the map %s: %w", spec.Name, err)
+	}
+	if err := m.Pin(path); err != nil {
+		m.Close()
+		return nil, fmt.Errorf("pin the map %s: %w", spec.Name, err)
+	}
+	return m, nil
+}
+
+func closeMaps(maps map[string]*ebpf.Map) {
+	for _, m := range maps {
+		m.Close()
+	}
+}
+
+// removePins removes a directory of pins, and first takes the programs of the
+// links in it off their ports. The kernel frees what nobody else holds.
+func removePins(dir string) error {
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.Name() != linkPin {
+			return err
+		}
+		return removePinnedLink(path)
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the links in %s: %w", dir, err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove the pins in %s: %w", dir, err)
+	}
+	return nil
+}
+
+// removeEmptyParents removes dir and the shunt directories above it, as far as
+// they are empty.
+func removeEmptyParents(dir string) {
+	for dir != bpffs && os.Remove(dir) == nil {
+		dir = filepath.Dir(dir)
+	}
+}
+
+func makeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the directory for the pins: %w", err)
+	}
+	return nil
+}

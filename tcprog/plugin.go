@@ -1,0 +1,235 @@
+package tcprog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/shunt-dev/shunt/accel"
+)
+
+func init() {
+	accel.Register(accel.Plugin{
+		Name:  "tcprog",
+		After: []string{"telemetry"},
+		New:   func() accel.Component { return new(Dataplane) },
+	})
+}
+
+// Dataplane serves the bridges of one network namespace. Its methods may be
+// called from several goroutines. Minimum kernel: 6.1 with BTF; tcx needs 6.6.
+type Dataplane struct {
+	logger      *slog.Logger
+	root        string // the namespace's pins
+	maxStations int
+	attach      string // auto, tcx or clsact
+
+	mu      sync.Mutex
+	bridges map[int]*bridge // by ifindex
+}
+
+var (
+	_ accel.Component     = (*Dataplane)(nil)
+	_ accel.CounterSource = (*Dataplane)(nil)
+	_ accel.Cleaner       = (*Dataplane)(nil)
+	_ accel.Checker       = (*Dataplane)(nil)
+)
+
+// Provision reads the configuration.
+func (d *Dataplane) Provision(_ context.Context, h *accel.Host) error {
+	d.logger = h.Logger
+	d.root = pinRoot(h.Namespace)
+	d.maxStations = h.Config.MaxStations
+	d.attach = h.Config.Attach
+	return nil
+}
+
+// Start finds out which hook there is and makes sure of a bpffs. Bridges come
+// later, by OpenBridge.
+func (d *Dataplane) Start(context.Context) error {
+	hook, err := chooseHook(d.attach)
+	if err != nil {
+		return err
+	}
+	mounted, err := ensureBPFFS()
+	if err != nil {
+		return err
+	}
+	if mounted {
+		d.logger.Info("mounted a bpffs for the pins", "path", bpffs)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.attach = hook
+	d.bridges = make(map[int]*bridge)
+	return nil
+}
+
+// Stop closes every bridge that is still open and removes its programs, maps
+// and pins.
+func (d *Dataplane) Stop(context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var errs []error
+	for _, ifindex := range slices.Sorted(maps.Keys(d.bridges)) {
+		errs = append(errs, d.closeLocked(ifindex))
+	}
+	return errors.Join(errs...)
+}
+
+// OpenBridge prepares an empty table for the bridge, its gate shut. What an
+// earlier daemon left for the bridge is taken over: programs stay attached,
+// counters go on, stations are forgotten.
+func (d *Dataplane) OpenBridge(b accel.Bridge) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.bridges[b.Ifindex] != nil {
+		return nil
+	}
+	br, err := openBridge(d.root, b, d.maxStations, d.attach, d.logger)
+	if err != nil {
+		return fmt.Errorf("open bridge %s: %w", b.Name, err)
+	}
+	d.bridges[b.Ifindex] = br
+	return nil
+}
+
+// CloseBridge shuts the gate, detaches every port and removes all maps and
+// pins of the bridge. Closing a bridge that is not open is no error.
+func (d *Dataplane) CloseBridge(ifindex int) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.closeLocked(ifindex)
+}
+
+func (d *Dataplane) closeLocked(ifindex int) error {
+	br := d.bridges[ifindex]
+	if br == nil {
+		return nil
+	}
+	delete(d.bridges, ifindex)
+	if err := br.close(); err != nil {
+		return fmt.Errorf("close bridge %s: %w", br.Name, err)
+	}
+	return nil
+}
+
+// with runs f on an open bridge.
+func (d *Dataplane) with(ifindex int, f func(*bridge) error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	br := d.bridges[ifindex]
+	if br == nil {
+		return fmt.Errorf("bridge %d is not open", ifindex)
+	}
+	return f(br)
+}
+
+// SetGate opens or shuts the fast path of the bridge; the next frame obeys. An
+// open gate lets nothing through before the first Renew.
+func (d *Dataplane) SetGate(ifindex int, g accel.Gate) error {
+	return d.with(ifindex, func(br *bridge) error {
+		if g.Reason == accel.Fast {
+			br.forgetUnclaimed()
+		}
+		br.control.setGate(g)
+		return nil
+	})
+}
+
+// Renew lets the fast path live on for lease from now. It has no effect while
+// the gate is shut.
+func (d *Dataplane) Renew(ifindex int, lease time.Duration) error {
+	return d.with(ifindex, func(br *bridge) error {
+		br.control.renew(lease)
+		return nil
+	})
+}
+
+// Revocations counts the entries that the programs revoked since the bridge
+// was opened, or by a daemon before.
+func (d *Dataplane) Revocations(ifindex int) (n uint64, err error) {
+	err = d.with(ifindex, func(br *bridge) error {
+		n = br.control.revoked()
+		return nil
+	})
+	return n, err
+}
+
+// AttachPort puts the program on the port's tc ingress and sets the port. The
+// error is syscall.ENODEV where the port is gone.
+func (d *Dataplane) AttachPort(ifindex int, p accel.Port) error {
+	return d.with(ifindex, func(br *bridge) error { return br.attachPort(p) })
+}
+
+// SetPort changes what the programs know of an attached port.
+func (d *Dataplane) SetPort(ifindex int, p accel.Port) error {
+	return d.with(ifindex, func(br *bridge) error { return br.setPort(p) })
+}
+
+// DetachPort takes the program off the port; stations that still name the port
+// are dead from then on. Detaching a port that is gone is no error.
+func (d *Dataplane) DetachPort(ifindex, port int) error {
+	return d.with(ifindex, func(br *bridge) error { return br.detachPort(port) })
+}
+
+// Coexist says what other tc programs on the port mean for it: Fast, or
+// PortForeignTC where the port must be left to the kernel.
+func (d *Dataplane) Coexist(ifindex, port int) (reason accel.Reason, err error) {
+	err = d.with(ifindex, func(br *bridge) error {
+		reason, err = br.coexist(port)
+		return err
+	})
+	return reason, err
+}
+
+// Admit inserts candidates, and only where no entry exists. It returns how many
+// did not fit into the map.
+func (d *Dataplane) Admit(ifindex int, stations []accel.Station) (unmirrored int, err error) {
+	err = d.with(ifindex, func(br *bridge) error {
+		unmirrored, err = br.admit(stations)
+		return err
+	})
+	return unmirrored, err
+}
+
+// Activate makes candidates active, and only those that still exist. It returns
+// those that were revoked meanwhile.
+func (d *Dataplane) Activate(ifindex int, stations []accel.Station) (lost []accel.StationKey, err error) {
+	err = d.with(ifindex, func(br *bridge) error {
+		lost, err = br.activate(stations)
+		return err
+	})
+	return lost, err
+}
+
+// Revoke removes entries; when it returns, no later frame uses them.
+func (d *Dataplane) Revoke(ifindex int, keys []accel.StationKey) error {
+	return d.with(ifindex, func(br *bridge) error { return br.revoke(keys) })
+}
+
+// Stations returns what the map holds now.
+func (d *Dataplane) Stations(ifindex int) (stations []accel.Station, err error) {
+	err = d.with(ifindex, func(br *bridge) error {
+		stations, err = br.list()
+		return err
+	})
+	return stations, err
+}
+
+// PortStats returns the counters of a bridge's ports; none if the bridge is not
+// open.
+func (d *Dataplane) PortStats(ifindex int) ([]accel.PortStats, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	br := d.bridges[ifindex]
+	if br == nil {
+		return nil, nil
+	}
+	return br.stats()
+}

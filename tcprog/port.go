@@ -1,0 +1,210 @@
+package tcprog
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/accel"
+)
+
+// port is an attached port.
+type port struct {
+	ifindex  int
+	slot     uint32
+	dir      string // pins
+	counters *ebpf.Map
+	program  *ebpf.Program
+	hook     hook
+}
+
+// hook is one way of having a program at a port's tc ingress. It works until
+// remove, also without the daemon.
+type hook interface {
+	name() string
+	// foreign says whether somebody else's program on the port means that the
+	// port must be left to the kernel.
+	foreign() (bool, error)
+	remove() error
+}
+
+// attachPort puts the program on the port, in place of one that an earlier
+// daemon left there.
+func (br *bridge) attachPort(p accel.Port) error {
+	if br.ports[p.Ifindex] != nil {
+		return br.setPort(p)
+	}
+	slot, claimed, err := br.claimSlot(p.Ifindex)
+	if err != nil {
+		return fmt.Errorf("attach port %s: %w", p.Name, err)
+	}
+	at := &port{ifindex: p.Ifindex, slot: slot, dir: br.portDir(p.Ifindex)}
+	if !claimed {
+		// Pins of an earlier device with this number.
+		if err := removePins(at.dir); err != nil {
+			br.slots.give(slot)
+			return err
+		}
+	}
+	if err := br.load(at); err != nil {
+		br.slots.give(slot)
+		return fmt.Errorf("attach port %s: %w", p.Name, errors.Join(err, at.remove()))
+	}
+	br.ports[p.Ifindex] = at
+	return br.setPort(p)
+}
+
+func (br *bridge) claimSlot(ifindex int) (slot uint32, claimed bool, err error) {
+	if slot, ok := br.unclaimed[ifindex]; ok {
+		delete(br.unclaimed, ifindex)
+		return slot, true, nil
+	}
+	slot, err = br.slots.next()
+	return slot, false, err
+}
+
+// load makes the port's counters and program and attaches it.
+func (br *bridge) load(p *port) (err error) {
+	if p.counters, err = br.openCounters(p.dir); err != nil {
+		return err
+	}
+	if p.program, err = br.loadProgram(p); err != nil {
+		return err
+	}
+	p.hook, err = attachHook(br.hook, p)
+	return err
+}
+
+// loadProgram loads the program with the port's slot as a constant.
+func (br *bridge) loadProgram(p *port) (*ebpf.Program, error) {
+	spec := br.spec.Copy()
+	if err := spec.Variables["slot"].Set(p.slot); err != nil {
+		return nil, fmt.Errorf("set the slot: %w", err)
+	}
+	replacements := map[string]*ebpf.Map{shuntMapCounters: p.counters}
+	for name, m := range br.maps {
+		replacements[name] = m
+	}
+	var objects shuntPrograms
+	err := spec.LoadAndAssign(&objects, &ebpf.CollectionOptions{MapReplacements: replacements})
+	if err != nil {
+		return nil, fmt.Errorf("load the program: %w", err)
+	}
+	return objects.ShuntIngress, nil
+}
+
+// setPort stores what the programs know of the port and makes flows that were
+// decided by the old record invalid.
+func (br *bridge) setPort(p accel.Port) error {
+	at := br.ports[p.Ifindex]
+	if at == nil {
+		return fmt.Errorf("port %s is not attached", p.Name)
+	}
+	rec := shuntPort{
+		Ifindex: uint32(p.Ifindex),
+		MaxLen:  uint32(p.MTU) + ethHeaderLen + vlanHeaderLen,
+		In:      uint16(p.In),
+		Out:     uint16(p.Out),
+	}
+	if p.Isolated {
+		rec.Flags |= portIsolated
+	}
+	return br.storeSlot(at.slot, rec)
+}
+
+// A frame may be as long as the MTU and these, in bytes
+// (include/linux/netdevice.h: __is_skb_forwardable).
+const (
+	ethHeaderLen  = 14
+	vlanHeaderLen = 4
+)
+
+func (br *bridge) storeSlot(slot uint32, rec shuntPort) error {
+	err := br.maps[shuntMapPorts].Update(slot, rec, ebpf.UpdateAny)
+	br.control.bumpAll()
+	if err != nil {
+		br.control.shut(accel.Syncing)
+		return fmt.Errorf("store port slot %d: %w", slot, err)
+	}
+	return nil
+}
+
+// clearSlot makes every station that names the slot dead, and frees the slot.
+func (br *bridge) clearSlot(slot uint32) error {
+	err := br.storeSlot(slot, shuntPort{})
+	br.slots.give(slot)
+	return err
+}
+
+func (br *bridge) detachPort(ifindex int) error {
+	p := br.ports[ifindex]
+	if p == nil {
+		return nil
+	}
+	delete(br.ports, ifindex)
+	if err := errors.Join(br.clearSlot(p.slot), p.remove()); err != nil {
+		return fmt.Errorf("detach port %d: %w", ifindex, err)
+	}
+	return nil
+}
+
+func (br *bridge) coexist(ifindex int) (accel.Reason, error) {
+	p := br.ports[ifindex]
+	if p == nil {
+		return accel.PortUnattached, nil
+	}
+	foreign, err := p.hook.foreign()
+	if errors.Is(err, unix.ENODEV) {
+		return accel.PortUnattached, nil
+	}
+	if err != nil {
+		return accel.PortForeignTC, fmt.Errorf("look for other tc programs on port %d: %w", ifindex, err)
+	}
+	if foreign {
+		return accel.PortForeignTC, nil
+	}
+	return accel.Fast, nil
+}
+
+// remove takes the program off and removes the port's pins. It works on a port
+// that an earlier daemon attached too.
+func (p *port) remove() error {
+	var errs []error
+	if p.hook != nil {
+		errs = append(errs, p.hook.remove())
+	} else {
+		errs = append(errs, removeFilter(p.ifindex))
+	}
+	if p.program != nil {
+		p.program.Close()
+	}
+	if p.counters != nil {
+		p.counters.Close()
+	}
+	errs = append(errs, removePins(p.dir))
+	return errors.Join(errs...)
+}
+
+// openCounters returns the port's counters; they go on where an earlier daemon
+// left some.
+func (br *bridge) openCounters(dir string) (*ebpf.Map, error) {
+	spec := br.spec.Maps[shuntMapCounters]
+	path := filepath.Join(dir, shuntMapCounters)
+	m, err := ebpf.LoadPinnedMap(path, nil)
+	if err == nil {
+		if err = spec.Compatible(m); err == nil {
+			return m, nil
+		}
+		m.Close()
+	}
+	if err := removePins(path); err != nil {
+		return nil, err
+	}
+	if err := makeDir(dir); err != nil {
+		return nil, err
+	}
+	return newPinnedMap(path, spec)
+}
