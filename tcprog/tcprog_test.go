@@ -72,9 +72,9 @@ const (
 )
 
 var (
-	alice = accel.MAC{2, 0, 0, 0, 0, 1}
-	bob   = accel.MAC{2, 0, 0, 0, 0, 2}
-	carol = accel.MAC{2, 0, 0, 0, 0, 3}
+	alice = accel.MAC{2, 0, 0, 8, 6, 1}
+	bob   = accel.MAC{2, 0, 0, 7, 5, 2}
+	carol = accel.MAC{2, 0, 0, 9, 3, 3}
 	host  = accel.MAC{2, 0, 0, 0, 0, 9}
 )
 
@@ -671,5 +671,15 @@ func TestAttachFailsCleanlyWhereThePortIsGone(t *testing.T) {
 			}
 			l.expect(frame(alice, bob), accel.Fast)
 		})
+	}
+}
+
+func TestStopKeepsAForeignQdisc(t *testing.T) {
+	l := newLab(t, "clsact")
+	l.must(withTC(func(c *tc.Tc) error { return c.Qdisc().Add(clsactQdisc(loopback)) }))
+	l.open()
+	l.must(l.d.Stop(t.Context()))
+	if n := clsactQdiscs(t); n != 1 {
+		t.Errorf("%d clsact qdiscs are left, want the one that was there before", n)
 	}
 }
