@@ -1,6 +1,21 @@
 package accel
 
-import "time"
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+
+	"go.yaml.in/yaml/v3"
+)
 
 // Config is the whole configuration, after defaults and command line.
 type Config struct {
@@ -14,4 +29,326 @@ type Config struct {
 	Lease time.Duration
 	// Socket is the control socket's path.
 	Socket string
+}
+
+// DefaultSocket is where the daemon listens unless it is told otherwise.
+const DefaultSocket = "/run/shunt/shunt.sock"
+
+// DefaultConfig returns what holds without a file and without flags. It names
+// no bridge.
+func DefaultConfig() Config {
+	return Config{Attach: "auto", MaxStations: 65536, Lease: maxLease, Socket: DefaultSocket}
+}
+
+const (
+	minLease = 100 * time.Millisecond
+	maxLease = 2 * time.Second
+	// mostStations keeps a mistyped number from taking all memory: the map is
+	// allocated in full when the bridge is opened.
+	mostStations = 4 << 20
+	// maxConfig is far beyond any sensible configuration, in bytes.
+	maxConfig = 1 << 20
+	// maxSocketPath is the room in sockaddr_un, without the final zero byte.
+	maxSocketPath = 107
+	// maxInterfaceName is IFNAMSIZ without the final zero byte.
+	maxInterfaceName = 15
+)
+
+// readConfig returns the defaults with the file's values over them.
+func readConfig(path string) (Config, error) {
+	text, err := readTrusted(path)
+	if err != nil {
+		return Config{}, err
+	}
+	config, err := parseConfig(text)
+	if err != nil {
+		return Config{}, fmt.Errorf("%s%w", path, err)
+	}
+	return config, nil
+}
+
+// readTrusted reads a file that nobody but root and the daemon's own user can
+// change: whoever writes the configuration decides what a privileged daemon
+// does.
+func readTrusted(path string) ([]byte, error) {
+	// O_NONBLOCK: opening a FIFO must not wait for a writer.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	if err := checkTrusted(path, info); err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	if len(text) > maxConfig {
+		return nil, fmt.Errorf("%s is larger than 1 MiB: that is no configuration of shunt", path)
+	}
+	return text, nil
+}
+
+func checkTrusted(path string, info os.FileInfo) error {
+	owner := int(info.Sys().(*syscall.Stat_t).Uid)
+	switch {
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is not a regular file", path)
+	case owner != 0 && owner != os.Geteuid():
+		return fmt.Errorf("%s belongs to user %d, who could change what the daemon does: chown root %s", path, owner, path)
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("%s can be written by others (mode %04o): chmod go-w %s", path, info.Mode().Perm(), path)
+	}
+	return nil
+}
+
+// parseConfig reads the text of a configuration file. Its errors begin with
+// ":LINE: ", so that the caller only has to put the file's name before them.
+func parseConfig(text []byte) (Config, error) {
+	config := DefaultConfig()
+	decoder := yaml.NewDecoder(strings.NewReader(string(text)))
+	var document yaml.Node
+	if err := decoder.Decode(&document); errors.Is(err, io.EOF) {
+		return config, nil // an empty file says nothing, which is no mistake
+	} else if err != nil {
+		return Config{}, syntaxError(err)
+	}
+	var second yaml.Node
+	if err := decoder.Decode(&second); err == nil {
+		return Config{}, at(&second, "a second document; write everything in one")
+	} else if !errors.Is(err, io.EOF) {
+		return Config{}, syntaxError(err)
+	}
+	return config, config.read(document.Content[0])
+}
+
+// syntaxError turns "yaml: line 3: ..." into the form of all other errors.
+func syntaxError(err error) error {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	if rest, ok := strings.CutPrefix(text, "line "); ok {
+		if line, what, ok := strings.Cut(rest, ": "); ok {
+			return fmt.Errorf(":%s: this is not YAML: %s", line, what)
+		}
+	}
+	return fmt.Errorf(": this is not YAML: %s", text)
+}
+
+// at is an error at the place of a node.
+func at(n *yaml.Node, format string, args ...any) error {
+	return fmt.Errorf(":%d: %s", n.Line, fmt.Sprintf(format, args...))
+}
+
+// configKeys has the reader of every key's value.
+var configKeys = map[string]func(*Config, *yaml.Node) error{
+	"bridges":      (*Config).readBridges,
+	"attach":       (*Config).readAttach,
+	"max_stations": (*Config).readMaxStations,
+	"lease":        (*Config).readLease,
+	"socket":       (*Config).readSocket,
+}
+
+// read takes the values of the whole file.
+func (c *Config) read(n *yaml.Node) error {
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+		return nil
+	}
+	if n.Kind != yaml.MappingNode {
+		return at(n, "expected keys with values, such as bridges: [br0]")
+	}
+	return eachKey(n, slices.Sorted(maps.Keys(configKeys)), func(key string, value *yaml.Node) error {
+		return configKeys[key](c, value)
+	})
+}
+
+// eachKey calls f for every key of a mapping, and refuses keys that are not
+// known or that come twice.
+func eachKey(n *yaml.Node, known []string, f func(key string, value *yaml.Node) error) error {
+	seen := make(map[string]int)
+	for i := 0; i < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		if !slices.Contains(known, key.Value) {
+			return at(key, "unknown key %q; %s", key.Value, suggestion(key.Value, known))
+		}
+		if line, ok := seen[key.Value]; ok {
+			return at(key, "%s is given twice, first on line %d", key.Value, line)
+		}
+		seen[key.Value] = key.Line
+		if value.Kind == yaml.AliasNode {
+			return at(value, "%s is an alias; write the value out", key.Value)
+		}
+		if err := f(key.Value, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Config) readBridges(n *yaml.Node) error {
+	if n.Kind != yaml.SequenceNode {
+		return at(n, "bridges must be a list of names, such as [br0]")
+	}
+	seen := make(map[string]int)
+	for _, item := range n.Content {
+		name, err := readBridge(item)
+		if err != nil {
+			return err
+		}
+		if line, ok := seen[name]; ok {
+			return at(item, "bridge %s is listed twice, first on line %d", name, line)
+		}
+		seen[name] = item.Line
+		c.Bridges = append(c.Bridges, name)
+	}
+	return nil
+}
+
+// readBridge reads a bridge: its name, or an object with a name.
+func readBridge(n *yaml.Node) (string, error) {
+	var name string
+	switch n.Kind {
+	case yaml.ScalarNode:
+		return readBridgeName(n)
+	case yaml.MappingNode:
+		err := eachKey(n, []string{"name"}, func(_ string, value *yaml.Node) (err error) {
+			name, err = readBridgeName(value)
+			return err
+		})
+		if err == nil && name == "" {
+			err = at(n, "a bridge needs a name, such as name: br0")
+		}
+		return name, err
+	}
+	return "", at(n, "a bridge must be a name such as br0")
+}
+
+func readBridgeName(n *yaml.Node) (string, error) {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" {
+		return "", at(n, "a bridge must be a name such as br0, not %s; quote it if that is the name", describe(n))
+	}
+	if err := checkInterfaceName(n.Value); err != nil {
+		return "", at(n, "%s", err)
+	}
+	return n.Value, nil
+}
+
+func (c *Config) readAttach(n *yaml.Node) error {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" {
+		return at(n, "attach must be auto, tcx or clsact, not %s", describe(n))
+	}
+	if err := checkAttach(n.Value); err != nil {
+		return at(n, "attach %s", err)
+	}
+	c.Attach = n.Value
+	return nil
+}
+
+func (c *Config) readMaxStations(n *yaml.Node) error {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || n.Decode(&c.MaxStations) != nil ||
+		c.MaxStations < 1 || c.MaxStations > mostStations {
+		return at(n, "max_stations must be a number from 1 to %d, not %s", mostStations, describe(n))
+	}
+	return nil
+}
+
+func (c *Config) readLease(n *yaml.Node) error {
+	lease, err := time.ParseDuration(n.Value)
+	if n.Kind != yaml.ScalarNode || err != nil || lease < minLease || lease > maxLease {
+		return at(n, "lease must be a duration from %v to %v, not %s", minLease, maxLease, describe(n))
+	}
+	c.Lease = lease
+	return nil
+}
+
+func (c *Config) readSocket(n *yaml.Node) error {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" {
+		return at(n, "socket must be a path such as %s, not %s", DefaultSocket, describe(n))
+	}
+	if err := checkSocket(n.Value); err != nil {
+		return at(n, "socket %s", err)
+	}
+	c.Socket = n.Value
+	return nil
+}
+
+// describe says what was found in the place of something else.
+func describe(n *yaml.Node) string {
+	switch {
+	case n.Kind == yaml.SequenceNode:
+		return "a list"
+	case n.Kind == yaml.MappingNode:
+		return "an object"
+	case n.Tag == "!!null":
+		return "empty"
+	case n.Tag == "!!str":
+		return fmt.Sprintf("%q", n.Value)
+	}
+	return n.Value
+}
+
+// checkInterfaceName follows net/core/dev.c: dev_valid_name.
+func checkInterfaceName(name string) error {
+	switch {
+	case name == "" || name == "." || name == "..":
+		return fmt.Errorf("%q cannot be the name of a bridge", name)
+	case len(name) > maxInterfaceName:
+		return fmt.Errorf("%q is longer than the %d characters of an interface name", name, maxInterfaceName)
+	case strings.ContainsFunc(name, func(r rune) bool { return r == '/' || r == ':' || unicode.IsSpace(r) }):
+		return fmt.Errorf("%q cannot be the name of a bridge: no slash, colon or space may be in it", name)
+	}
+	return nil
+}
+
+func checkAttach(attach string) error {
+	known := []string{"auto", "tcx", "clsact"}
+	if slices.Contains(known, attach) {
+		return nil
+	}
+	return fmt.Errorf("must be auto, tcx or clsact, not %q", attach)
+}
+
+func checkSocket(path string) error {
+	switch {
+	case !filepath.IsAbs(path):
+		return fmt.Errorf("must be an absolute path such as %s, not %q", DefaultSocket, path)
+	case len(path) > maxSocketPath:
+		return fmt.Errorf("is longer than the %d characters that a socket's path may have", maxSocketPath)
+	}
+	return nil
+}
+
+// suggestion names the nearest of the known words, or all when none is near.
+func suggestion(word string, known []string) string {
+	nearest := slices.MinFunc(known, func(a, b string) int {
+		return cmp.Compare(distance(word, a), distance(word, b))
+	})
+	if distance(word, nearest) <= max(2, len(nearest)/3) {
+		return fmt.Sprintf("did you mean %q?", nearest)
+	}
+	return "known: " + strings.Join(known, ", ")
+}
+
+// distance is the number of letters to insert, remove or replace.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		corner := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replace := corner
+			if a[i] != b[j] {
+				replace++
+			}
+			corner = row[j+1]
+			row[j+1] = min(replace, row[j]+1, corner+1)
+		}
+	}
+	return row[len(b)]
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 )
 
 // Host is what a component may ask of the program that it runs in.
@@ -43,7 +44,7 @@ func Use[T any](h *Host) (T, error) {
 		return found[0], nil
 	}
 	var none T
-	return none, fmt.Errorf("%d plugins serve as %T, need exactly one", len(found), (*T)(nil))
+	return none, fmt.Errorf("%d plugins serve as %v, need exactly one: see the imports of main.go", len(found), reflect.TypeFor[T]())
 }
 
 // lifecycle holds the components of one run of the daemon.
@@ -76,18 +77,19 @@ func (l *lifecycle) provision(ctx context.Context, base Host) error {
 	return nil
 }
 
-// start starts the components in order. When one fails, those before it are
-// stopped again.
+// start starts the components in order, up to the first that fails. Whether it
+// fails or not, stop must follow.
 func (l *lifecycle) start(ctx context.Context) error {
 	for _, r := range l.components {
 		if err := r.component.Start(ctx); err != nil {
-			return errors.Join(err, l.stop(context.WithoutCancel(ctx)))
+			return err
 		}
 	}
 	return nil
 }
 
-// stop stops every component in the reverse order and joins their errors.
+// stop stops every component in the reverse order, those too that never
+// started, and joins their errors.
 func (l *lifecycle) stop(ctx context.Context) error {
 	var errs []error
 	for i := len(l.components) - 1; i >= 0; i-- {

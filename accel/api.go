@@ -1,0 +1,282 @@
+package accel
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// How long a client may take. One that hangs holds a connection this long, and
+// nothing else.
+const (
+	readTimeout  = 5 * time.Second
+	writeTimeout = 10 * time.Second
+	idleTimeout  = 30 * time.Second
+	// switchTimeout bounds a change that a component makes.
+	switchTimeout = 10 * time.Second
+	// farewellTimeout is how long the last answers may take at the end.
+	farewellTimeout = time.Second
+	maxBody         = 4 << 10
+	maxHeader       = 16 << 10
+)
+
+// api serves the control socket.
+type api struct {
+	logger  *slog.Logger
+	status  StatusV1 // what holds before the components can be asked
+	view    view
+	server  *http.Server
+	serving sync.WaitGroup
+
+	// Handlers hold mu for reading while they use the components.
+	mu    sync.RWMutex
+	ready bool
+
+	// detach asks the daemon to end; ended is closed when everything is
+	// removed, with the outcome in endErr.
+	detach func()
+	ended  chan struct{}
+	endErr error
+}
+
+// newAPI makes the server. detach is called for a peer that may.
+func newAPI(status StatusV1, v view, detach func(), logger *slog.Logger) *api {
+	a := &api{logger: logger, status: status, view: v, detach: detach, ended: make(chan struct{})}
+	a.server = &http.Server{
+		Handler:           a.routes(),
+		ReadHeaderTimeout: readTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		ConnContext:       withPeer,
+	}
+	return a
+}
+
+func (a *api) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", a.getStatus)
+	mux.HandleFunc("GET /v1/ports", answer(a, view.ports))
+	mux.HandleFunc("GET /v1/fdb", answer(a, view.fdb))
+	mux.HandleFunc("GET /v1/reasons", answer(a, view.reasons))
+	mux.HandleFunc("POST /v1/on", a.changing(a.postSwitch(true)))
+	mux.HandleFunc("POST /v1/off", a.changing(a.postSwitch(false)))
+	mux.HandleFunc("POST /v1/detach", a.changing(a.postDetach))
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		a.refuse(w, &httpError{http.StatusNotFound, fmt.Sprintf("the daemon does not know %s %s", r.Method, r.URL.Path)})
+	})
+	return mux
+}
+
+// serve answers on the listener until finish.
+func (a *api) serve(listener net.Listener) {
+	a.serving.Go(func() {
+		// It ends when the listener is closed, which remove and finish do.
+		if err := a.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			a.logger.Error("the control socket failed", "error", err)
+		}
+	})
+}
+
+// setReady lets handlers use the components, or waits until none does.
+func (a *api) setReady(ready bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ready = ready
+}
+
+// finish tells those who asked for detach how it went, gives the last answers a
+// moment, and ends every connection.
+func (a *api) finish(err error) {
+	a.endErr = err
+	close(a.ended)
+	ctx, cancel := context.WithTimeout(context.Background(), farewellTimeout)
+	defer cancel()
+	if a.server.Shutdown(ctx) != nil {
+		a.server.Close()
+	}
+	a.serving.Wait()
+}
+
+// httpError is an error with its status.
+type httpError struct {
+	status int
+	text   string
+}
+
+func (e *httpError) Error() string { return e.text }
+
+func notFoundf(format string, args ...any) error {
+	return &httpError{http.StatusNotFound, fmt.Sprintf(format, args...)}
+}
+
+var errNotReady = &httpError{http.StatusServiceUnavailable, "the daemon is starting or stopping: ask again in a moment"}
+
+// using runs f while the components are known to work.
+func using[T any](a *api, f func() (T, error)) (result T, err error) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if !a.ready {
+		return result, errNotReady
+	}
+	return f()
+}
+
+// answer makes a handler that reads one thing for ?bridge=. It lets go of the
+// components before it writes: a client that does not read holds nothing.
+func answer[T any](a *api, read func(view, string) (T, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		result, err := using(a, func() (T, error) { return read(a.view, r.URL.Query().Get("bridge")) })
+		a.reply(w, result, err)
+	}
+}
+
+func (a *api) getStatus(w http.ResponseWriter, r *http.Request) {
+	name := r.URL.Query().Get("bridge")
+	status := a.status
+	bridges, err := using(a, func() ([]BridgeV1, error) { return a.view.status(name) })
+	if err == nil {
+		status.Ready, status.Bridges = true, bridges
+	} else if errors.Is(err, errNotReady) {
+		err = nil
+	}
+	a.reply(w, status, err)
+}
+
+// postSwitch makes the handler of on and off.
+func (a *api) postSwitch(on bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		name, err := switchTarget(w, r)
+		if err != nil {
+			a.refuse(w, err)
+			return
+		}
+		// A client that goes away does not leave the change half done.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), switchTimeout)
+		defer cancel()
+		bridges, err := using(a, func() ([]BridgeV1, error) { return a.switchBridges(ctx, name, on) })
+		a.reply(w, bridges, err)
+	}
+}
+
+// switchTarget reads the body strictly: a mistyped key must not switch every
+// bridge.
+func switchTarget(w http.ResponseWriter, r *http.Request) (string, error) {
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	decoder.DisallowUnknownFields()
+	var body SwitchV1
+	if err := decoder.Decode(&body); err != nil {
+		return "", &httpError{http.StatusBadRequest, fmt.Sprintf("the body must be {\"bridge\": \"NAME\"}: %v", err)}
+	}
+	if _, err := decoder.Token(); err != io.EOF {
+		return "", &httpError{http.StatusBadRequest, "the body must be one object {\"bridge\": \"NAME\"}, and no more"}
+	}
+	return body.Bridge, nil
+}
+
+// switchBridges switches the bridge of that name, or all, and says how they
+// are now.
+func (a *api) switchBridges(ctx context.Context, name string, on bool) ([]BridgeV1, error) {
+	states, err := a.view.states(name)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range states {
+		if err := a.view.bridges.Switch(ctx, b.Name, on); err != nil {
+			return nil, fmt.Errorf("switch bridge %s: %w", b.Name, err)
+		}
+	}
+	return a.view.status(name)
+}
+
+// postDetach ends the daemon, and answers when everything is removed.
+func (a *api) postDetach(w http.ResponseWriter, r *http.Request) {
+	// Removing takes as long as it takes; the client may go, it is done anyway.
+	if err := http.NewResponseController(w).SetWriteDeadline(time.Time{}); err != nil {
+		a.refuse(w, err)
+		return
+	}
+	a.detach()
+	<-a.ended
+	names := []string{}
+	for _, b := range a.status.Bridges {
+		names = append(names, b.Name)
+	}
+	a.reply(w, DetachV1{Daemon: true, Bridges: names, Removed: []string{}}, a.endErr)
+}
+
+// reply writes a result, or the error in its place.
+func (a *api) reply(w http.ResponseWriter, result any, err error) {
+	if err != nil {
+		a.refuse(w, err)
+		return
+	}
+	a.write(w, http.StatusOK, result)
+}
+
+func (a *api) refuse(w http.ResponseWriter, err error) {
+	status := http.StatusInternalServerError
+	var known *httpError
+	if errors.As(err, &known) {
+		status = known.status
+	}
+	a.write(w, status, ErrorV1{err.Error()})
+}
+
+func (a *api) write(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	if err := json.NewEncoder(w).Encode(body); err != nil {
+		a.logger.Debug("a client did not take its answer", "error", err)
+	}
+}
+
+type peerKey struct{}
+
+// withPeer remembers who is at the other end of a connection.
+func withPeer(ctx context.Context, conn net.Conn) context.Context {
+	unixConn, ok := conn.(*net.UnixConn)
+	if !ok {
+		return ctx
+	}
+	peer, err := peerOf(unixConn)
+	if err != nil {
+		return ctx
+	}
+	return context.WithValue(ctx, peerKey{}, peer)
+}
+
+// changing lets only root and the daemon's own user through. Reading is guarded
+// by the mode of the socket.
+func (a *api) changing(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		peer, _ := r.Context().Value(peerKey{}).(*unix.Ucred)
+		if err := mayChange(peer, os.Geteuid()); err != nil {
+			a.refuse(w, err)
+			return
+		}
+		next(w, r)
+	}
+}
+
+func mayChange(peer *unix.Ucred, self int) error {
+	if peer == nil {
+		return &httpError{http.StatusForbidden, "the kernel does not say who asks, so nothing is changed"}
+	}
+	if peer.Uid != 0 && int(peer.Uid) != self {
+		return &httpError{http.StatusForbidden, fmt.Sprintf("user %d may look but not change anything: use sudo", peer.Uid)}
+	}
+	return nil
+}

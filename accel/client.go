@@ -1,0 +1,151 @@
+package accel
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Client talks to a daemon over its control socket.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// answerTimeout bounds every question but detach, which takes as long as it
+// takes.
+const answerTimeout = 15 * time.Second
+
+// NewClient returns a client for the socket at that path. It connects when it
+// is asked something.
+func NewClient(socket string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}
+	return &Client{socket, &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+}
+
+// Status asks for the bridge of that name, or for all with "".
+func (c *Client) Status(ctx context.Context, bridge string) (s StatusV1, err error) {
+	return s, c.get(ctx, "status", bridge, &s)
+}
+
+// Ports asks for the ports of the bridge of that name, or of all with "".
+func (c *Client) Ports(ctx context.Context, bridge string) (p []PortV1, err error) {
+	return p, c.get(ctx, "ports", bridge, &p)
+}
+
+// FDB asks for the stations of the bridge of that name, or of all with "".
+func (c *Client) FDB(ctx context.Context, bridge string) (e []EntryV1, err error) {
+	return e, c.get(ctx, "fdb", bridge, &e)
+}
+
+// Reasons asks what became of the frames of the bridge of that name, or of all
+// with "".
+func (c *Client) Reasons(ctx context.Context, bridge string) (r []ReasonV1, err error) {
+	return r, c.get(ctx, "reasons", bridge, &r)
+}
+
+// Switch turns the fast path of the bridge of that name, or of all with "", on
+// or off. When it returns, the next frame obeys.
+func (c *Client) Switch(ctx context.Context, bridge string, on bool) (b []BridgeV1, err error) {
+	path := "off"
+	if on {
+		path = "on"
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	return b, c.ask(ctx, http.MethodPost, path, SwitchV1{bridge}, &b)
+}
+
+// Detach ends the daemon. When it returns, everything is removed.
+func (c *Client) Detach(ctx context.Context) (d DetachV1, err error) {
+	return d, c.ask(ctx, http.MethodPost, "detach", struct{}{}, &d)
+}
+
+func (c *Client) get(ctx context.Context, path, bridge string, result any) error {
+	if bridge != "" {
+		path += "?bridge=" + url.QueryEscape(bridge)
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	return c.ask(ctx, http.MethodGet, path, nil, result)
+}
+
+// ask sends one request and reads its answer into result.
+func (c *Client) ask(ctx context.Context, method, path string, body, result any) error {
+	request, err := newRequest(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return c.explain(err)
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		return c.explain(err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return refusal(response.Status, answer)
+	}
+	if err := json.Unmarshal(answer, result); err != nil {
+		return fmt.Errorf("what answers at %s does not speak as a shunt daemon does: %w", c.socket, err)
+	}
+	return nil
+}
+
+func newRequest(ctx context.Context, method, path string, body any) (*http.Request, error) {
+	var text io.Reader
+	if body != nil {
+		encoded, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		text = bytes.NewReader(encoded)
+	}
+	return http.NewRequestWithContext(ctx, method, "http://shunt/v1/"+path, text)
+}
+
+// refusal is the daemon's own sentence, or what can be said without one.
+func refusal(status string, answer []byte) error {
+	var e ErrorV1
+	if json.Unmarshal(answer, &e) == nil && e.Error != "" {
+		return errors.New(e.Error)
+	}
+	return fmt.Errorf("the daemon answers %q: see its log", strings.TrimSpace(status))
+}
+
+// errNoDaemon means that nobody listens at the socket.
+var errNoDaemon = errors.New("no daemon answers")
+
+// explain turns the errors of the connection into sentences that say what to
+// do.
+func (c *Client) explain(err error) error {
+	var cause syscall.Errno
+	errors.As(err, &cause)
+	switch {
+	case cause == syscall.ENOENT, cause == syscall.ECONNREFUSED, cause == syscall.ENOTSOCK:
+		return fmt.Errorf("%w at %s (%v); start one with \"shunt run --bridge br0\"", errNoDaemon, c.socket, cause)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("the daemon's socket %s is not open to you (%v): use sudo", c.socket, cause)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("the daemon at %s does not answer: see its log", c.socket)
+	case errors.Is(err, context.Canceled):
+		return errors.New("interrupted")
+	case errors.Is(err, io.EOF), cause == syscall.ECONNRESET, cause == syscall.EPIPE:
+		return fmt.Errorf("the daemon at %s ended before it answered: see its log", c.socket)
+	}
+	return err
+}

@@ -1,0 +1,287 @@
+package accel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// commands makes the host's own commands.
+func (a *app) commands() []*cobra.Command {
+	return []*cobra.Command{
+		a.runCommand(),
+		readCommand(a, "status", "Show the bridges, and why one takes the slow path", (*Client).Status, screen.status),
+		readCommand(a, "ports", "Show the ports of the bridges", (*Client).Ports, screen.ports),
+		readCommand(a, "fdb", "Show the stations that shunt knows", (*Client).FDB, screen.fdb),
+		readCommand(a, "reasons", "Show what became of the frames, ranked", (*Client).Reasons, screen.reasons),
+		a.switchCommand("on", "Switch the fast path on", true),
+		a.switchCommand("off", "Switch the fast path off: every frame takes the bridge", false),
+		a.detachCommand(),
+		a.doctorCommand(),
+		a.versionCommand(),
+	}
+}
+
+// clientFlags are those of every command that talks to the daemon.
+type clientFlags struct {
+	socket, bridge string
+	json           bool
+}
+
+func (f *clientFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.socket, "socket", DefaultSocket, "the daemon's control `socket`")
+	cmd.Flags().BoolVarP(&f.json, "json", "j", false, "print JSON")
+}
+
+func (f *clientFlags) addBridge(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.bridge, "bridge", "", "only this `bridge`")
+}
+
+// print writes a result as JSON or for people.
+func print[T any](a *app, f clientFlags, result T, show func(screen, T) error) error {
+	if f.json {
+		return writeJSON(a.stdout, result)
+	}
+	return show(newScreen(a.stdout), result)
+}
+
+// readCommand makes a command that asks the daemon one thing and shows it.
+func readCommand[T any](a *app, name, short string, ask func(*Client, context.Context, string) (T, error), show func(screen, T) error) *cobra.Command {
+	var f clientFlags
+	cmd := &cobra.Command{Use: name, Short: short}
+	f.add(cmd)
+	f.addBridge(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		result, err := ask(NewClient(f.socket), cmd.Context(), f.bridge)
+		if err != nil {
+			return err
+		}
+		return print(a, f, result, show)
+	}
+	return cmd
+}
+
+func (a *app) switchCommand(name, short string, on bool) *cobra.Command {
+	var f clientFlags
+	cmd := &cobra.Command{Use: name, Short: short}
+	f.add(cmd)
+	f.addBridge(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		bridges, err := NewClient(f.socket).Switch(cmd.Context(), f.bridge, on)
+		if err != nil {
+			return err
+		}
+		return print(a, f, bridges, screen.switched)
+	}
+	return cmd
+}
+
+func (a *app) detachCommand() *cobra.Command {
+	var f clientFlags
+	cmd := &cobra.Command{
+		Use:   "detach",
+		Short: "End the daemon and remove everything of shunt from the kernel",
+		Long: "End the daemon and remove everything of shunt from the kernel.\n" +
+			"Without a daemon, remove what one has left in this network namespace.",
+	}
+	f.add(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		result, err := NewClient(f.socket).Detach(cmd.Context())
+		if errors.Is(err, errNoDaemon) {
+			result, err = a.cleanUp(cmd.Context())
+		}
+		// What was removed is said even if something else could not be.
+		if err != nil && len(result.Removed) == 0 {
+			return err
+		}
+		return errors.Join(print(a, f, result, screen.detached), err)
+	}
+	return cmd
+}
+
+// cleanUp removes what a daemon that is gone has left.
+func (a *app) cleanUp(ctx context.Context) (DetachV1, error) {
+	result := DetachV1{Bridges: []string{}, Removed: []string{}}
+	if err := a.privileges(); err != nil {
+		return result, err
+	}
+	if err := refuseOtherDaemon(); err != nil {
+		return result, err
+	}
+	namespace, err := CurrentNamespace()
+	if err != nil {
+		return result, err
+	}
+	var errs []error
+	for _, cleaner := range serving[Cleaner](newLifecycle(a.plugins, nil)) {
+		removed, err := cleaner.Clean(ctx, namespace)
+		result.Removed = append(result.Removed, removed...)
+		errs = append(errs, err)
+	}
+	return result, errors.Join(errs...)
+}
+
+// refuseOtherDaemon keeps the programs of a daemon that listens at another
+// socket from being removed under it.
+func refuseOtherDaemon() error {
+	bridges, err := claimedBridges()
+	if err != nil || len(bridges) == 0 {
+		return err
+	}
+	who := "another socket"
+	if holder, err := claimHolder(bridges[0]); err == nil {
+		who = fmt.Sprintf("another socket (process %d)", holder.Pid)
+	}
+	return fmt.Errorf("a daemon works on %s here and listens at %s: name it with --socket", enumerate(bridges), who)
+}
+
+func (a *app) doctorCommand() *cobra.Command {
+	var f clientFlags
+	cmd := &cobra.Command{Use: "doctor", Short: "Check whether shunt works on this machine; change nothing"}
+	f.add(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		findings := a.examine(cmd.Context(), f.socket)
+		if err := print(a, f, findings, screen.findings); err != nil {
+			return err
+		}
+		if failed(findings) {
+			return errors.New("shunt cannot run here: see the lines marked fail")
+		}
+		return nil
+	}
+	return cmd
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	var f clientFlags
+	cmd := &cobra.Command{Use: "version", Short: "Show the version"}
+	cmd.Flags().BoolVarP(&f.json, "json", "j", false, "print JSON")
+	cmd.RunE = func(*cobra.Command, []string) error {
+		return print(a, f, map[string]string{"version": version()}, func(s screen, v map[string]string) error {
+			_, err := fmt.Fprintln(s, "shunt", v["version"])
+			return err
+		})
+	}
+	return cmd
+}
+
+// runFlags are the configuration as the command line gives it.
+type runFlags struct {
+	bridges                  []string
+	file, socket, attach     string
+	level                    slog.Level
+	socketGiven, attachGiven bool
+}
+
+func (a *app) runCommand() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Accelerate bridges until stopped; in the foreground",
+		Example: "  shunt run --bridge br0\n" +
+			"  shunt run --config /etc/shunt/shunt.yaml",
+	}
+	flags := cmd.Flags()
+	flags.StringArrayVar(&f.bridges, "bridge", nil, "accelerate this `bridge`; may be given again")
+	flags.StringVar(&f.file, "config", "", "read this `file`; flags beat it")
+	flags.StringVar(&f.socket, "socket", DefaultSocket, "listen at this `path`")
+	flags.StringVar(&f.attach, "attach", "auto", "attach programs by auto, tcx or clsact")
+	flags.TextVar(&f.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		f.socketGiven, f.attachGiven = flags.Changed("socket"), flags.Changed("attach")
+		return a.run(cmd.Context(), f)
+	}
+	return cmd
+}
+
+// run is the command: it reads the configuration, makes sure of the
+// privileges, and works.
+func (a *app) run(ctx context.Context, f runFlags) error {
+	config, err := f.config()
+	if err != nil {
+		return err
+	}
+	if err := a.privileges(); err != nil {
+		return err
+	}
+	s := &service{config: config, plugins: a.plugins, logger: newLogger(f.level), namespaces: a.namespaces}
+	return s.run(ctx)
+}
+
+// config puts the flags over the file over the defaults.
+func (f runFlags) config() (Config, error) {
+	if err := f.check(); err != nil {
+		return Config{}, &UsageError{err}
+	}
+	config := DefaultConfig()
+	if f.file != "" {
+		var err error
+		if config, err = readConfig(f.file); err != nil {
+			return Config{}, err
+		}
+	}
+	if len(f.bridges) > 0 {
+		config.Bridges = f.bridges
+	}
+	if f.socketGiven {
+		config.Socket = f.socket
+	}
+	if f.attachGiven {
+		config.Attach = f.attach
+	}
+	if len(config.Bridges) == 0 {
+		return Config{}, Usagef("no bridge is named: write --bridge br0, or bridges: [br0] in the file of --config")
+	}
+	return config, nil
+}
+
+// check looks at the values of the flags alone.
+func (f runFlags) check() error {
+	seen := make(map[string]bool)
+	for _, name := range f.bridges {
+		if err := checkInterfaceName(name); err != nil {
+			return fmt.Errorf("--bridge: %w", err)
+		}
+		if seen[name] {
+			return fmt.Errorf("--bridge: %s is given twice", name)
+		}
+		seen[name] = true
+	}
+	if err := checkAttach(f.attach); err != nil {
+		return fmt.Errorf("--attach %w", err)
+	}
+	if err := checkSocket(f.socket); err != nil {
+		return fmt.Errorf("--socket %w", err)
+	}
+	return nil
+}
+
+// newLogger writes to stderr, without the time where the journal adds its own.
+func newLogger(level slog.Level) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if toJournal(os.Stderr, os.Getenv("JOURNAL_STREAM")) {
+		options.ReplaceAttr = func(groups []string, attr slog.Attr) slog.Attr {
+			if len(groups) == 0 && attr.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return attr
+		}
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, options))
+}
+
+// toJournal follows systemd.exec(5): JOURNAL_STREAM is the device and the inode
+// of the stream to the journal, and is inherited by those who write elsewhere.
+func toJournal(f *os.File, stream string) bool {
+	info, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	stat := info.Sys().(*syscall.Stat_t)
+	return stream == fmt.Sprintf("%d:%d", stat.Dev, stat.Ino)
+}

@@ -1,0 +1,162 @@
+package accel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// The exit codes.
+const (
+	exitOK    = 0
+	exitError = 1
+	exitUsage = 2
+)
+
+// Main is the whole program: it runs the command that the arguments name, with
+// the plugins that have registered, and exits.
+func Main() {
+	plugins, err := registered()
+	if err != nil {
+		panic("accel: " + err.Error()) // a mistake in the program
+	}
+	a := &app{
+		plugins: plugins, stdout: os.Stdout, stderr: os.Stderr,
+		privileges: checkPrivileges, namespaces: namedNamespaces,
+	}
+	ctx, stop := untilSignal()
+	code := a.main(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// untilSignal returns a context that ends with the first signal. The second
+// one ends the process at once, as if nobody had asked for signals.
+func untilSignal() (context.Context, context.CancelFunc) {
+	signals := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // nohup
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}
+
+// app is the program with everything that it takes from outside.
+type app struct {
+	plugins        []Plugin
+	stdout, stderr io.Writer
+	privileges     func() error
+	namespaces     string
+}
+
+// main runs one command and returns the exit code.
+func (a *app) main(ctx context.Context, args []string) int {
+	root := a.rootCommand()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(a.stderr, "shunt: %s\n", strings.TrimSuffix(line, "\n"))
+	}
+	var usage *UsageError
+	if errors.As(err, &usage) {
+		return exitUsage
+	}
+	return exitError
+}
+
+// UsageError is a mistake on the command line. It makes the exit code 2.
+type UsageError struct{ err error }
+
+func (e *UsageError) Error() string { return e.err.Error() }
+
+// Unwrap returns the mistake.
+func (e *UsageError) Unwrap() error { return e.err }
+
+// Usagef makes a UsageError; commands of plugins use it too.
+func Usagef(format string, args ...any) error {
+	return &UsageError{fmt.Errorf(format, args...)}
+}
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "shunt",
+		Short:         "A bypass lane for existing Linux bridges",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		RunE:          unknownCommand,
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	root.AddCommand(a.commands()...)
+	for _, p := range a.plugins {
+		if p.Commands != nil {
+			root.AddCommand(p.Commands()...)
+		}
+	}
+	makeStrict(root)
+	return root
+}
+
+// unknownCommand is what remains when no command was found.
+func unknownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return Usagef("no command is given; \"shunt help\" lists them")
+	}
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return Usagef("unknown command %q; did you mean %q?", args[0], near[0])
+	}
+	return Usagef("unknown command %q; \"shunt help\" lists them", args[0])
+}
+
+// makeStrict turns every mistake on the command line into a UsageError.
+func makeStrict(cmd *cobra.Command) {
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return Usagef("%w; see \"%s --help\"", err, cmd.CommandPath())
+	})
+	check := cmd.Args
+	if check == nil {
+		check = noArgs
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		// Cobra would check the flags later, and not mark the error.
+		for _, err := range []error{check(cmd, args), cmd.ValidateRequiredFlags(), cmd.ValidateFlagGroups()} {
+			if err != nil {
+				return &UsageError{err}
+			}
+		}
+		return nil
+	}
+	for _, sub := range cmd.Commands() {
+		makeStrict(sub)
+	}
+}
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%q takes no argument, but got %q; see \"%s --help\"", cmd.CommandPath(), args[0], cmd.CommandPath())
+}
+
+// version is that of the module, and of the commit where Go knows only that.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "unknown"
+	}
+	return info.Main.Version
+}

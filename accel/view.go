@@ -1,0 +1,209 @@
+package accel
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// view reads the components for the control API.
+type view struct {
+	bridges  BridgeSource
+	counters []CounterSource
+}
+
+// newView finds the sources among the components.
+func newView(l *lifecycle) (view, error) {
+	sources := serving[BridgeSource](l)
+	if len(sources) != 1 {
+		return view{}, fmt.Errorf("%d plugins know bridges, need exactly one: see the imports of main.go", len(sources))
+	}
+	return view{sources[0], serving[CounterSource](l)}, nil
+}
+
+// states returns the bridge of that name, or all for "".
+func (v view) states(name string) ([]BridgeState, error) {
+	all := v.bridges.Bridges()
+	if name == "" {
+		return all, nil
+	}
+	var names []string
+	for _, b := range all {
+		if b.Name == name {
+			return []BridgeState{b}, nil
+		}
+		names = append(names, b.Name)
+	}
+	return nil, notFoundf("the daemon has no bridge %s; it works on %s", name, enumerate(names))
+}
+
+// stats returns the counters of a bridge's ports by ifindex.
+func (v view) stats(b BridgeState) (map[int]PortStats, error) {
+	byPort := make(map[int]PortStats)
+	if !b.Present {
+		return byPort, nil
+	}
+	for _, source := range v.counters {
+		stats, err := source.PortStats(b.Ifindex)
+		if err != nil {
+			return nil, fmt.Errorf("read the counters of bridge %s: %w", b.Name, err)
+		}
+		for _, s := range stats {
+			byPort[s.Ifindex] = s
+		}
+	}
+	return byPort, nil
+}
+
+// status describes the bridge of that name, or all.
+func (v view) status(name string) ([]BridgeV1, error) {
+	states, err := v.states(name)
+	if err != nil {
+		return nil, err
+	}
+	described := make([]BridgeV1, 0, len(states))
+	for _, b := range states {
+		stats, err := v.stats(b)
+		if err != nil {
+			return nil, err
+		}
+		described = append(described, describeBridge(b, stats))
+	}
+	return described, nil
+}
+
+func describeBridge(b BridgeState, stats map[int]PortStats) BridgeV1 {
+	d := BridgeV1{
+		Name: b.Name, Ifindex: b.Ifindex,
+		Present: b.Present, Synced: b.Synced, On: b.On,
+		Eligible: b.Reason == Fast, Reason: b.Reason,
+		Text: b.Reason.Text(), Advice: advise(b.Reason, b.Name, ""),
+		Ports: len(b.Ports), Stations: b.Stations, Pending: b.Pending, FDBFull: b.Unmirrored,
+	}
+	for _, s := range stats {
+		d.add(s)
+	}
+	return d
+}
+
+// advise puts the names into a reason's advice.
+func advise(r Reason, bridge, port string) string {
+	advice := r.Advice()
+	if bridge != "" {
+		advice = strings.ReplaceAll(advice, "BRIDGE", bridge)
+	}
+	if port != "" {
+		advice = strings.ReplaceAll(advice, "PORT", port)
+	}
+	return advice
+}
+
+// ports describes the ports of the bridge of that name, or of all.
+func (v view) ports(name string) ([]PortV1, error) {
+	states, err := v.states(name)
+	if err != nil {
+		return nil, err
+	}
+	described := []PortV1{}
+	for _, b := range states {
+		stats, err := v.stats(b)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range b.Ports {
+			described = append(described, describePort(b.Name, p, stats[p.Ifindex]))
+		}
+	}
+	return described, nil
+}
+
+func describePort(bridge string, p PortState, stats PortStats) PortV1 {
+	d := PortV1{
+		Port: p.Name, Bridge: bridge, Ifindex: p.Ifindex,
+		State: p.State, Attach: cmp.Or(stats.Attach, "none"), MTU: p.MTU, Isolated: p.Isolated,
+		In: p.In, Out: p.Out, Stations: p.Stations,
+	}
+	d.add(stats)
+	return d
+}
+
+// fdb lists the mirrored stations of the bridge of that name, or of all.
+func (v view) fdb(name string) ([]EntryV1, error) {
+	states, err := v.states(name)
+	if err != nil {
+		return nil, err
+	}
+	entries := []EntryV1{}
+	for _, b := range states {
+		stations, err := v.bridges.FDB(b.Name)
+		if err != nil {
+			return nil, err
+		}
+		names := portNames(b)
+		for _, s := range stations {
+			entries = append(entries, describeStation(s, b.Name, names))
+		}
+	}
+	return entries, nil
+}
+
+// portNames maps ifindexes to names. Port 0 is the bridge itself.
+func portNames(b BridgeState) map[int]string {
+	names := map[int]string{0: b.Name}
+	for _, p := range b.Ports {
+		names[p.Ifindex] = p.Name
+	}
+	return names
+}
+
+func describeStation(s Station, bridge string, ports map[int]string) EntryV1 {
+	port, ok := ports[s.Port]
+	if !ok {
+		// The port left between the two questions; its number is all there is.
+		port = fmt.Sprintf("if%d", s.Port)
+	}
+	e := EntryV1{MAC: s.MAC, VLAN: s.VID, Port: port, Bridge: bridge, Flags: []string{}, Active: s.Active}
+	if s.Local {
+		e.Flags = append(e.Flags, "permanent")
+	}
+	if s.NoSource {
+		e.Flags = append(e.Flags, "locked")
+	}
+	return e
+}
+
+// reasons adds up what became of the frames of the bridge of that name, or of
+// all; the most frequent comes first.
+func (v view) reasons(name string) ([]ReasonV1, error) {
+	states, err := v.states(name)
+	if err != nil {
+		return nil, err
+	}
+	sum := make(map[Reason]Count)
+	for _, b := range states {
+		stats, err := v.stats(b)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range stats {
+			for reason, n := range s.Counts {
+				sum[reason] = sum[reason].Add(n)
+			}
+		}
+	}
+	return rank(sum, name), nil
+}
+
+func rank(sum map[Reason]Count, bridge string) []ReasonV1 {
+	ranked := []ReasonV1{}
+	for reason, n := range sum {
+		if n.Packets > 0 {
+			ranked = append(ranked, ReasonV1{reason, n.Packets, n.Bytes, reason.Text(), advise(reason, bridge, "")})
+		}
+	}
+	slices.SortFunc(ranked, func(a, b ReasonV1) int {
+		return cmp.Or(cmp.Compare(b.Frames, a.Frames), cmp.Compare(a.Reason, b.Reason))
+	})
+	return ranked
+}

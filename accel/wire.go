@@ -1,0 +1,116 @@
+package accel
+
+// The types of the control API, version 1, which are also what -j prints. A
+// field is never renamed and never changes its meaning under /v1; new ones may
+// be added.
+
+// StatusV1 answers GET /v1/status.
+type StatusV1 struct {
+	// Ready is true from the moment when every component has started until
+	// the daemon begins to stop.
+	Ready     bool       `json:"ready"`
+	Version   string     `json:"version"`
+	PID       int        `json:"pid"`
+	Namespace uint64     `json:"namespace"`
+	Bridges   []BridgeV1 `json:"bridges"`
+}
+
+// BridgeV1 is a bridge in StatusV1, and in the answer to POST /v1/on and
+// /v1/off.
+type BridgeV1 struct {
+	Name    string `json:"name"`
+	Ifindex int    `json:"ifindex"`
+	Present bool   `json:"present"`
+	Synced  bool   `json:"synced"`
+	// On is what the operator asked for.
+	On bool `json:"on"`
+	// Eligible is true while known unicast takes the fast path: Reason is
+	// "fast".
+	Eligible bool   `json:"eligible"`
+	Reason   Reason `json:"reason"`
+	Text     string `json:"text"`
+	Advice   string `json:"advice,omitempty"`
+	Ports    int    `json:"ports"`
+	Stations int    `json:"stations"`
+	Pending  int    `json:"pending"`
+	// FDBFull counts the stations for which the map has no room.
+	FDBFull int `json:"fdb_full"`
+	TrafficV1
+}
+
+// TrafficV1 is how many frames, and bytes with their Ethernet headers, took
+// each path.
+type TrafficV1 struct {
+	Fast      uint64 `json:"fast"`
+	Slow      uint64 `json:"slow"`
+	FastBytes uint64 `json:"fast_bytes"`
+	SlowBytes uint64 `json:"slow_bytes"`
+}
+
+func (t *TrafficV1) add(s PortStats) {
+	fast, slow := s.Split()
+	t.Fast += fast.Packets
+	t.Slow += slow.Packets
+	t.FastBytes += fast.Bytes
+	t.SlowBytes += slow.Bytes
+}
+
+// PortV1 is an element of the answer to GET /v1/ports.
+type PortV1 struct {
+	Port    string `json:"port"`
+	Bridge  string `json:"bridge"`
+	Ifindex int    `json:"ifindex"`
+	State   string `json:"state"`
+	// Attach is "tcx" or "clsact"; "none" without a program.
+	Attach   string `json:"attach"`
+	MTU      int    `json:"mtu"`
+	Isolated bool   `json:"isolated"`
+	In       Reason `json:"in"`
+	Out      Reason `json:"out"`
+	Stations int    `json:"stations"`
+	TrafficV1
+}
+
+// EntryV1 is an element of the answer to GET /v1/fdb.
+type EntryV1 struct {
+	MAC    MAC    `json:"mac"`
+	VLAN   uint16 `json:"vlan"`
+	Port   string `json:"port"`
+	Bridge string `json:"bridge"`
+	// Flags are "permanent" for an address of this host and "locked" for one
+	// that may not be a source.
+	Flags []string `json:"flags"`
+	// Active is false until the entry has been verified.
+	Active bool `json:"active"`
+}
+
+// ReasonV1 is an element of the answer to GET /v1/reasons.
+type ReasonV1 struct {
+	Reason Reason `json:"reason"`
+	Frames uint64 `json:"frames"`
+	Bytes  uint64 `json:"bytes"`
+	Text   string `json:"text"`
+	Advice string `json:"advice,omitempty"`
+}
+
+// SwitchV1 is the body of POST /v1/on and /v1/off. An empty name means every
+// bridge.
+type SwitchV1 struct {
+	Bridge string `json:"bridge"`
+}
+
+// DetachV1 answers POST /v1/detach. It comes when everything is removed.
+type DetachV1 struct {
+	// Daemon is true when a daemon did it, and false when what a daemon had
+	// left was removed without one.
+	Daemon bool `json:"daemon"`
+	// Bridges are those that the daemon let go of.
+	Bridges []string `json:"bridges"`
+	// Removed are what was found and removed without a daemon.
+	Removed []string `json:"removed"`
+}
+
+// ErrorV1 is the body of every answer that is not 200.
+type ErrorV1 struct {
+	Error string `json:"error"`
+}

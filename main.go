@@ -1,0 +1,14 @@
+// Command shunt is a bypass lane for existing Linux bridges.
+//
+// This file is the list of its parts: a build with other parts has other
+// imports here, and nothing else.
+package main
+
+import (
+	"github.com/shunt-dev/shunt/accel"
+
+	_ "github.com/shunt-dev/shunt/fdbsync"
+	_ "github.com/shunt-dev/shunt/tcprog"
+)
+
+func main() { accel.Main() }
