@@ -191,7 +191,7 @@ func (a *app) runCommand() *cobra.Command {
 	flags.StringVar(&f.file, "config", "", "read this `file`; flags beat it")
 	flags.StringVar(&f.socket, "socket", DefaultSocket, "listen at this `path`")
 	flags.StringVar(&f.attach, "attach", "auto", "attach programs by auto, tcx or clsact")
-	flags.TextVar(&f.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
+	flags.TextVar(&f.level, "log-level", slog.LevelInfo, "the least `level` to log: debug, info, warn or error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		f.socketGiven, f.attachGiven = flags.Changed("socket"), flags.Changed("attach")
 		return a.run(cmd.Context(), f)

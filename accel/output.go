@@ -184,4 +184,8 @@ func share(part, whole uint64) string {
 }
 
 // writeJSON writes what -j prints: one line, as ip -j does.
-func writeJSON(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
+func writeJSON(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(v)
+}

@@ -1,0 +1,21 @@
+# Build the program.
+build:
+    go build -o shunt .
+
+# Run every test; needs root.
+test:
+    go test ./...
+
+# Rebuild the BPF objects with the pinned clang, and what Go generates.
+generate:
+    go generate ./tcprog
+
+# Show shunt at work in namespaces of its own; needs root.
+demo:
+    go run . demo
+
+# Look for mistakes without running anything.
+vet:
+    test -z "$(gofmt -l .)"
+    go vet ./...
+    go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
