@@ -34,7 +34,7 @@ type clientFlags struct {
 }
 
 func (f *clientFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.socket, "socket", DefaultSocket, "the daemon's control `socket`")
+	cmd.Flags().StringVar(&f.socket, "socket", DefaultSocket, "the daemon's `socket`")
 	cmd.Flags().BoolVarP(&f.json, "json", "j", false, "print JSON")
 }
 
@@ -190,8 +190,8 @@ func (a *app) runCommand() *cobra.Command {
 	flags.StringArrayVar(&f.bridges, "bridge", nil, "accelerate this `bridge`; may be given again")
 	flags.StringVar(&f.file, "config", "", "read this `file`; flags beat it")
 	flags.StringVar(&f.socket, "socket", DefaultSocket, "listen at this `path`")
-	flags.StringVar(&f.attach, "attach", "auto", "attach programs by auto, tcx or clsact")
-	flags.TextVar(&f.level, "log-level", slog.LevelInfo, "the least `level` to log: debug, info, warn or error")
+	flags.StringVar(&f.attach, "attach", "auto", "the tc `hook`: auto, tcx or clsact")
+	flags.TextVar(&f.level, "log-level", slog.LevelInfo, "least `level`: debug, info, warn or error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		f.socketGiven, f.attachGiven = flags.Changed("socket"), flags.Changed("attach")
 		return a.run(cmd.Context(), f)

@@ -157,7 +157,7 @@ func scaled(n, exact uint64, units ...string) string {
 		divisor *= 1000
 		unit++
 	}
-	whole, hundredths := n/divisor, n%divisor*100/divisor
+	whole, hundredths := n/divisor, n%divisor/(divisor/100)
 	switch {
 	case whole < 10:
 		return fmt.Sprintf("%d.%02d%s", whole, hundredths, units[unit])

@@ -78,8 +78,10 @@ func describeBridge(b BridgeState, stats map[int]PortStats) BridgeV1 {
 		Name: b.Name, Ifindex: b.Ifindex,
 		Present: b.Present, Synced: b.Synced, On: b.On,
 		Eligible: b.Reason == Fast, Reason: b.Reason,
-		Text: b.Reason.Text(), Advice: advise(b.Reason, b.Name, ""),
 		Ports: len(b.Ports), Stations: b.Stations, Pending: b.Pending, FDBFull: b.Unmirrored,
+	}
+	if !d.Eligible {
+		d.Text, d.Advice = b.Reason.Text(), advise(b.Reason, b.Name, "")
 	}
 	for _, s := range stats {
 		d.add(s)

@@ -25,10 +25,10 @@ type BridgeV1 struct {
 	// On is what the operator asked for.
 	On bool `json:"on"`
 	// Eligible is true while known unicast takes the fast path: Reason is
-	// "fast".
+	// "fast", and Text and Advice are missing.
 	Eligible bool   `json:"eligible"`
 	Reason   Reason `json:"reason"`
-	Text     string `json:"text"`
+	Text     string `json:"text,omitempty"`
 	Advice   string `json:"advice,omitempty"`
 	Ports    int    `json:"ports"`
 	Stations int    `json:"stations"`

@@ -1,0 +1,158 @@
+package accel
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestConfigMistakes(t *testing.T) {
+	for text, want := range map[string]string{
+		"bridges: [br0]\natach: tcx":           `:2: unknown key "atach"; did you mean "attach"?`,
+		"bridge: [br0]":                        `:1: unknown key "bridge"; did you mean "bridges"?`,
+		"\n\ntelemetry: 1":                     `:3: unknown key "telemetry"; known: attach, bridges, lease, max_stations, socket`,
+		"bridges: br0":                         `:1: bridges must be a list of names, such as [br0]`,
+		"bridges:":                             `:1: bridges must be a list of names, such as [br0]`,
+		"bridges:\n  - br0\n  - 7":             `:3: a bridge must be a name such as br0, not 7; quote it if that is the name`,
+		"bridges: [[br0]]":                     `:1: a bridge must be a name such as br0`,
+		"bridges: [~]":                         `:1: a bridge must be a name such as br0, not empty; quote it if that is the name`,
+		"bridges:\n  - nam: br0":               `:2: unknown key "nam"; did you mean "name"?`,
+		"bridges:\n  - {}":                     `:2: a bridge needs a name, such as name: br0`,
+		"bridges:\n  - br0\n  - name: br0":     `:3: bridge br0 is listed twice, first on line 2`,
+		"bridges: [a-very-long-name]":          `:1: "a-very-long-name" is longer than the 15 characters of an interface name`,
+		"bridges: [a/b]":                       `:1: "a/b" cannot be the name of a bridge: no slash, colon or space may be in it`,
+		"bridges: ['a b']":                     `:1: "a b" cannot be the name of a bridge: no slash, colon or space may be in it`,
+		"bridges: ['']":                        `:1: "" cannot be the name of a bridge`,
+		"bridges: ['..']":                      `:1: ".." cannot be the name of a bridge`,
+		"attach: xdp":                          `:1: attach must be auto, tcx or clsact, not "xdp"`,
+		"attach: [tcx]":                        `:1: attach must be auto, tcx or clsact, not a list`,
+		"attach: tcx\nattach: auto":            `:2: attach is given twice, first on line 1`,
+		"max_stations: many":                   `:1: max_stations must be a number from 1 to 4194304, not "many"`,
+		"max_stations: 0":                      `:1: max_stations must be a number from 1 to 4194304, not 0`,
+		"max_stations: 4194305":                `:1: max_stations must be a number from 1 to 4194304, not 4194305`,
+		"max_stations: 99999999999999999999":   `:1: max_stations must be a number from 1 to 4194304, not 99999999999999999999`,
+		"max_stations: 1.5":                    `:1: max_stations must be a number from 1 to 4194304, not 1.5`,
+		"lease: 2":                             `:1: lease must be a duration from 100ms to 2s, not 2`,
+		"lease: 3s":                            `:1: lease must be a duration from 100ms to 2s, not "3s"`,
+		"lease: 99ms":                          `:1: lease must be a duration from 100ms to 2s, not "99ms"`,
+		"lease: {}":                            `:1: lease must be a duration from 100ms to 2s, not an object`,
+		"socket: shunt.sock":                   `:1: socket must be an absolute path such as /run/shunt/shunt.sock, not "shunt.sock"`,
+		"socket: /" + strings.Repeat("x", 107): `:1: socket is longer than the 107 characters that a socket's path may have`,
+		"socket: true":                         `:1: socket must be a path such as /run/shunt/shunt.sock, not true`,
+		"- br0":                                `:1: expected keys with values, such as bridges: [br0]`,
+		"br0":                                  `:1: expected keys with values, such as bridges: [br0]`,
+		"a: &x 1\nlease: *x":                   `:1: unknown key "a"; known: attach, bridges, lease, max_stations, socket`,
+		"attach: &x auto\nlease: *x":           `:2: lease is an alias; write the value out`,
+		"attach: auto\n---\nlease: 1s":         `:2: a second document; write everything in one`,
+		"bridges: [br0\nattach: auto":          `:1: this is not YAML: did not find expected ',' or ']'`,
+		"attach: auto\n\tlease: 1s":            `:2: this is not YAML: found a tab character that violates indentation`,
+	} {
+		_, err := parseConfig([]byte(text))
+		if err == nil || err.Error() != want {
+			t.Errorf("%q:\n got %v\nwant %s", text, err, want)
+		}
+	}
+}
+
+func TestConfigValues(t *testing.T) {
+	text := "bridges: [br0, {name: '7'}]\nattach: clsact\nmax_stations: 1000\nlease: 100ms\nsocket: /run/x\n"
+	got, err := parseConfig([]byte(text))
+	want := Config{[]string{"br0", "7"}, "clsact", 1000, 100 * time.Millisecond, "/run/x"}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for _, empty := range []string{"", "# nothing\n", "---\n"} {
+		got, err := parseConfig([]byte(empty))
+		if err != nil || !reflect.DeepEqual(got, DefaultConfig()) {
+			t.Errorf("%q: got %+v, %v", empty, got, err)
+		}
+	}
+}
+
+func TestPackagedConfigIsTheDefault(t *testing.T) {
+	text, err := os.ReadFile("../packaging/shunt.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := parseConfig(text)
+	want := DefaultConfig()
+	want.Bridges = []string{"br0"}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func TestConfigFileMustBeTrusted(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "c.yaml")
+	write := func(text string, mode os.FileMode) {
+		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect := func(path, want string) {
+		t.Helper()
+		if _, err := readConfig(path); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	expect(path, "read the configuration: open "+path+": no such file or directory")
+	expect(dir, dir+" is not a regular file")
+	expect("/dev/null", "/dev/null is not a regular file")
+	write("lease: 9s", 0o600)
+	expect(path, path+`:1: lease must be a duration from 100ms to 2s, not "9s"`)
+	write("lease: 1s", 0o620)
+	expect(path, path+" can be written by others (mode 0620): chmod go-w "+path)
+	write("lease: 1s", 0o602)
+	expect(path, path+" can be written by others (mode 0602): chmod go-w "+path)
+	write(strings.Repeat("#", maxConfig+1), 0o600)
+	expect(path, path+" is larger than 1 MiB: that is no configuration of shunt")
+	if os.Geteuid() != 0 {
+		t.Skip("giving a file away needs root")
+	}
+	write("lease: 1s", 0o600)
+	if err := os.Chown(path, 1234, 0); err != nil {
+		t.Fatal(err)
+	}
+	expect(path, path+" belongs to user 1234, who could change what the daemon does: chown root "+path)
+}
+
+func TestFlagsBeatTheFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	if err := os.WriteFile(path, []byte("bridges: [br0]\nattach: clsact\nsocket: /run/x\nlease: 1s"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, err := runFlags{file: path, attach: "auto", socket: DefaultSocket}.config()
+	if want := (Config{[]string{"br0"}, "clsact", 65536, time.Second, "/run/x"}); err != nil || !reflect.DeepEqual(file, want) {
+		t.Errorf("got %+v, %v", file, err)
+	}
+	flags, err := runFlags{
+		file: path, bridges: []string{"br1"}, attach: "auto", attachGiven: true, socket: "/run/y", socketGiven: true,
+	}.config()
+	if want := (Config{[]string{"br1"}, "auto", 65536, time.Second, "/run/y"}); err != nil || !reflect.DeepEqual(flags, want) {
+		t.Errorf("got %+v, %v", flags, err)
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add("bridges: [br0, {name: br1}]\nattach: auto\nlease: 2s\nmax_stations: 1\nsocket: /x")
+	f.Fuzz(func(t *testing.T, text string) {
+		config, err := parseConfig([]byte(text))
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), ":") {
+				t.Errorf("an error without its place: %v", err)
+			}
+			return
+		}
+		if config.Lease < minLease || config.Lease > maxLease || config.MaxStations < 1 ||
+			checkAttach(config.Attach) != nil || checkSocket(config.Socket) != nil {
+			t.Errorf("accepted %+v", config)
+		}
+	})
+}

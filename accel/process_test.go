@@ -1,0 +1,282 @@
+package accel
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The test binary is also the program, with one fake as its only plugin.
+const asProgram = "SHUNT_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(asProgram) {
+	case "":
+		os.Exit(m.Run())
+	case "stuck":
+		Register((&fake{stopGate: make(chan struct{})}).plugin())
+	default:
+		Register(sample().plugin())
+	}
+	Main()
+}
+
+// program prepares the program as a process of its own.
+func program(t *testing.T, args ...string) (*exec.Cmd, *bytes.Buffer) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", args...)
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	return cmd, &output
+}
+
+func exitCode(err error) int {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	if err != nil {
+		return -2
+	}
+	return 0
+}
+
+func bridgeName() string { return fmt.Sprintf("t%d-%d", os.Getpid(), claimNumber.Add(1)) }
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+}
+
+// await waits until the daemon at the socket is ready.
+func await(t *testing.T, socket string) *Client {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	client := NewClient(socket)
+	for {
+		status, err := client.Status(ctx, "")
+		if err == nil && status.Ready {
+			return client
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("no daemon at %s: %v", socket, err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestProcessExitCodes(t *testing.T) {
+	socket := socketPath(t)
+	broken := filepath.Join(t.TempDir(), "c.yaml")
+	if err := os.WriteFile(broken, []byte("lease: 1h"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args string
+		code int
+		want string
+	}{
+		{"version", 0, "shunt "},
+		{"", 2, "shunt: no command is given"},
+		{"run", 2, "shunt: no bridge is named"},
+		{"status --socket " + socket, 1, "shunt: no daemon answers at " + socket},
+		{"run --config " + broken, 1, "shunt: " + broken + ":1: lease must be"},
+		{"run --config /nonexistent/x", 1, "shunt: read the configuration: open /nonexistent/x: no such file"},
+	} {
+		cmd, output := program(t, strings.Fields(c.args)...)
+		if code := exitCode(cmd.Run()); code != c.code || !strings.HasPrefix(output.String(), c.want) {
+			t.Errorf("%s: got %d %s", c.args, code, output)
+		}
+	}
+}
+
+func TestProcessStopsOnSignals(t *testing.T) {
+	needRoot(t)
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+		socket := socketPath(t)
+		cmd, output := program(t, "run", "--bridge", bridgeName(), "--socket", socket)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		await(t, socket)
+		if err := cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%v: %v\n%s", signal, err, output)
+		}
+		if _, err := os.Stat(filepath.Dir(socket)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%v: the socket's directory stays: %v", signal, err)
+		}
+	}
+}
+
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	needRoot(t)
+	socket := socketPath(t)
+	cmd, output := program(t, "run", "--bridge", bridgeName(), "--socket", socket)
+	cmd.Env = append(cmd.Env, asProgram+"=stuck")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	client := await(t, socket)
+	cmd.Process.Signal(syscall.SIGTERM)
+	for { // until the first signal is seen
+		status, err := client.Status(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !status.Ready {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	cmd.Process.Signal(syscall.SIGTERM)
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
+		t.Errorf("got %v\n%s", err, output)
+	}
+}
+
+func TestKilledDaemonIsFollowed(t *testing.T) {
+	needRoot(t)
+	socket, bridge := socketPath(t), bridgeName()
+	for range 3 {
+		cmd, _ := program(t, "run", "--bridge", bridge, "--socket", socket)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		await(t, socket)
+		cmd.Process.Kill()
+		cmd.Wait()
+	}
+	cmd, output := program(t, "detach", "--socket", socket)
+	if err := cmd.Run(); err != nil || !strings.HasPrefix(output.String(), "no daemon runs") {
+		t.Errorf("%v %s", err, output)
+	}
+}
+
+// TestPeerWithoutRights asks as another user over a socket that is open to all.
+func TestPeerWithoutRights(t *testing.T) {
+	needRoot(t)
+	f := sample()
+	calls := new([]string)
+	f.calls = calls
+	d := startDaemon(t, socketPath(t), f)
+	d.ready(t)
+	dir := filepath.Dir(d.config.Socket)
+	if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(d.config.Socket, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	for args, want := range map[string]string{
+		"status": "BRIDGE ", "ports": "PORT ", "fdb": "MAC ", "reasons": "FRAMES",
+		"on":     "shunt: user 1234 may look but not change anything: use sudo\n",
+		"off":    "shunt: user 1234 may look but not change anything: use sudo\n",
+		"detach": "shunt: user 1234 may look but not change anything: use sudo\n",
+	} {
+		cmd, output := program(t, args, "--socket", d.config.Socket)
+		asUser(t, cmd)
+		cmd.Run()
+		if !strings.HasPrefix(strings.TrimLeft(output.String(), " "), want) {
+			t.Errorf("%s: got %s", args, output)
+		}
+	}
+	if strings.Contains(fmt.Sprint(*calls), "switch") {
+		t.Error("something was changed:", *calls)
+	}
+	if err := os.Chmod(d.config.Socket, 0o660); err != nil {
+		t.Fatal(err)
+	}
+	cmd, output := program(t, "status", "--socket", d.config.Socket)
+	asUser(t, cmd)
+	want := "shunt: the daemon's socket " + d.config.Socket + " is not open to you (permission denied): use sudo\n"
+	if code := exitCode(cmd.Run()); code != 1 || output.String() != want {
+		t.Errorf("got %d %s", code, output)
+	}
+}
+
+func TestRunWithoutPrivileges(t *testing.T) {
+	needRoot(t)
+	cmd, output := program(t, "run", "--bridge", "br0")
+	asUser(t, cmd)
+	want := "shunt: this needs CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON, which the process does not have: use sudo\n"
+	if code := exitCode(cmd.Run()); code != 1 || output.String() != want {
+		t.Errorf("got %d %s", code, output)
+	}
+}
+
+// asUser makes the process another user's, who needs a copy of the program.
+func asUser(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "shunt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	self, err := os.ReadFile("/proc/self/exe")
+	copied := filepath.Join(dir, "shunt")
+	if err := errors.Join(err, os.Chmod(dir, 0o755), os.WriteFile(copied, self, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Path, cmd.Dir = copied, "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1234, Gid: 1234}}
+}
+
+// TestNamespaceDeleted deletes the namespace under the daemon, as ip netns does.
+func TestNamespaceDeleted(t *testing.T) {
+	needRoot(t)
+	ip, err := exec.LookPath("ip")
+	if err != nil {
+		t.Skip("needs ip(8)")
+	}
+	name, other := fmt.Sprintf("shunt-test-%d", os.Getpid()), fmt.Sprintf("shunt-test-%d-b", os.Getpid())
+	netns := func(args ...string) error { return exec.Command(ip, append([]string{"netns"}, args...)...).Run() }
+	if err := netns("add", name); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { netns("del", name); netns("del", other) })
+	socket := socketPath(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), ip, "netns", "exec", name, self, "run", "--bridge", bridgeName(), "--socket", socket)
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	var output bytes.Buffer
+	cmd.Stderr = &output
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	client := await(t, socket)
+	// Other namespaces may come and go.
+	if err := errors.Join(netns("add", other), netns("del", other)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Status(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	// A new one of the same name is another.
+	if err := errors.Join(netns("del", name), netns("add", name)); err != nil {
+		t.Fatal(err)
+	}
+	code := exitCode(cmd.Wait())
+	if want := "shunt: network namespace " + name + " was deleted: nothing is left to do\n"; code != 1 || !strings.HasSuffix(output.String(), want) {
+		t.Errorf("got %d %s", code, &output)
+	}
+	if _, err := os.Stat(socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket stays: %v", err)
+	}
+}
