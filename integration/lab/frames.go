@@ -1,0 +1,261 @@
+package lab
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// EtherType is that of the lab's frames: the first for local experiments
+// (IEEE 802), which no protocol uses.
+const EtherType = 0x88b5
+
+// A frame of the lab is addresses, EtherType, stream, sequence number, padding.
+const (
+	frameSize      = 60
+	streamOffset   = 14
+	sequenceOffset = 18
+)
+
+// Frame is one frame of a stream.
+type Frame struct {
+	Source, Destination net.HardwareAddr
+	Stream              uint32
+	Sequence            uint64
+}
+
+// Bytes is the frame as it goes over the wire.
+func (f Frame) Bytes() []byte {
+	b := make([]byte, frameSize)
+	copy(b, f.Destination)
+	copy(b[6:], f.Source)
+	binary.BigEndian.PutUint16(b[12:], EtherType)
+	binary.BigEndian.PutUint32(b[streamOffset:], f.Stream)
+	binary.BigEndian.PutUint64(b[sequenceOffset:], f.Sequence)
+	return b
+}
+
+// parseFrame returns false for frames that are not the lab's.
+func parseFrame(b []byte) (Frame, bool) {
+	if len(b) < frameSize || binary.BigEndian.Uint16(b[12:]) != EtherType {
+		return Frame{}, false
+	}
+	return Frame{
+		Destination: net.HardwareAddr(b[:6]),
+		Source:      net.HardwareAddr(b[6:12]),
+		Stream:      binary.BigEndian.Uint32(b[streamOffset:]),
+		Sequence:    binary.BigEndian.Uint64(b[sequenceOffset:]),
+	}, true
+}
+
+// Wire sends and receives whole Ethernet frames: a host's packet socket, or a
+// tap.
+type Wire interface {
+	Write([]byte) (int, error)
+	// Read waits for a frame until the deadline of SetReadDeadline.
+	Read([]byte) (int, error)
+	SetReadDeadline(time.Time) error
+	Close() error
+}
+
+// receiveBuffer holds what arrives while the reader is not scheduled: far more
+// than a second of frames, in bytes.
+const receiveBuffer = 512 << 20
+
+// Wire opens a packet socket on the host's eth0 that sees the lab's frames.
+func (h *Host) Wire() (Wire, error) {
+	var s *socket
+	err := h.Do(func() (err error) {
+		s, err = openSocket("eth0")
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open a packet socket behind %s: %w", h.Port, err)
+	}
+	return s, nil
+}
+
+// socket is a packet socket as an os.File, whose reads the runtime can wait for.
+type socket struct {
+	*os.File
+}
+
+func openSocket(device string) (*socket, error) {
+	ifc, err := net.InterfaceByName(device)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	s := &socket{os.NewFile(uintptr(fd), device)}
+	err = errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer),
+		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
+		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(EtherType), Ifindex: ifc.Index}))
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func htons(v uint16) uint16 { return v<<8 | v>>8 }
+
+// Drops returns how many frames reached the socket and found no room.
+func (s *socket) Drops() (drops uint32, err error) {
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		stats, err := unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS)
+		if failed = err; err == nil {
+			drops = stats.Drops
+		}
+	})
+	return drops, errors.Join(err, failed)
+}
+
+// Pace says how a stream is sent.
+type Pace struct {
+	PerSecond int // frames
+	Burst     int // frames sent without a pause between them; 0 means 1
+}
+
+// Send sends frames of a stream with the sequence numbers from to to-1, on one
+// CPU: on two the order would be lost at the sender. next is told how far it
+// came, for those who want to act in the middle.
+func Send(w Wire, f Frame, from, to uint64, pace Pace, next *atomic.Uint64) error {
+	return onThread(func() error {
+		if err := pinToCPU(); err != nil {
+			return err
+		}
+		burst := max(uint64(pace.Burst), 1)
+		begin := time.Now()
+		for seq := from; seq < to; seq++ {
+			if (seq-from)%burst == 0 {
+				due := begin.Add(time.Duration(seq-from) * time.Second / time.Duration(pace.PerSecond))
+				waitUntil(due)
+			}
+			f.Sequence = seq
+			if err := writeFrame(w, f.Bytes()); err != nil {
+				return fmt.Errorf("send frame %d: %w", seq, err)
+			}
+			if next != nil {
+				next.Store(seq + 1)
+			}
+		}
+		return nil
+	})
+}
+
+// writeFrame tries again where the device's queue is full for the moment.
+func writeFrame(w Wire, b []byte) error {
+	for {
+		_, err := w.Write(b)
+		if !errors.Is(err, unix.ENOBUFS) {
+			return err
+		}
+	}
+}
+
+// waitUntil paces a sender; short waits spin, since a timer is late by more.
+func waitUntil(due time.Time) {
+	const coarse = 500 * time.Microsecond
+	if d := time.Until(due); d > coarse {
+		time.Sleep(d - coarse)
+	}
+	for time.Now().Before(due) {
+	}
+}
+
+func pinToCPU() error {
+	var have, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &have); err != nil {
+		return err
+	}
+	for cpu := range 1024 {
+		if have.IsSet(cpu) {
+			one.Set(cpu)
+			break
+		}
+	}
+	return unix.SchedSetaffinity(0, &one)
+}
+
+// Report is what a receiver saw of a stream.
+type Report struct {
+	Received  uint64 // frames, each counted once
+	Doubled   uint64
+	Reordered uint64 // frames that came behind one with a higher number
+	Drops     uint32 // lost in the receiver's own socket, not in the network
+}
+
+// Lost returns how many of sent frames did not arrive.
+func (r Report) Lost(sent uint64) uint64 { return sent - r.Received }
+
+// tally keeps count of a stream.
+type tally struct {
+	seen    []uint64 // a bit for each sequence number
+	highest uint64
+	report  Report
+}
+
+func (t *tally) add(sequence uint64) {
+	word, bit := sequence/64, uint64(1)<<(sequence%64)
+	for uint64(len(t.seen)) <= word {
+		t.seen = append(t.seen, 0)
+	}
+	if t.seen[word]&bit != 0 {
+		t.report.Doubled++
+		return
+	}
+	t.seen[word] |= bit
+	if sequence < t.highest {
+		t.report.Reordered++
+	}
+	t.highest = max(t.highest, sequence)
+	t.report.Received++
+}
+
+// quiet is how long a receiver waits for frames that do not come.
+const quiet = 2 * time.Second
+
+// Receive counts the frames of a stream until want have come or none comes for
+// a while.
+func Receive(w Wire, stream uint32, want uint64) (Report, error) {
+	var t tally
+	buffer := make([]byte, 2048)
+	for t.report.Received < want {
+		if err := w.SetReadDeadline(time.Now().Add(quiet)); err != nil {
+			return t.report, err
+		}
+		n, err := w.Read(buffer)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+		if err != nil {
+			return t.report, err
+		}
+		if f, ok := parseFrame(buffer[:n]); ok && f.Stream == stream {
+			t.add(f.Sequence)
+		}
+	}
+	return t.report, t.addDrops(w)
+}
+
+func (t *tally) addDrops(w Wire) (err error) {
+	if s, ok := w.(*socket); ok {
+		t.report.Drops, err = s.Drops()
+	}
+	return err
+}

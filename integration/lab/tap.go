@@ -1,0 +1,51 @@
+package lab
+
+import (
+	"fmt"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Tap is a tap device that is a port of the bridge. Its reader and writer are
+// in this process, as those of a virtual machine are in its hypervisor.
+type Tap struct {
+	*os.File
+	Port string
+	MAC  net.HardwareAddr
+}
+
+// AddTap adds a tap port to the bridge and waits until it forwards.
+func (l *Lab) AddTap(port string, mac net.HardwareAddr) (*Tap, error) {
+	t := &Tap{Port: port, MAC: mac}
+	err := l.Bridge.Do(func() (err error) {
+		if t.File, err = openTap(port); err != nil {
+			return fmt.Errorf("make a tap device: %w", err)
+		}
+		return enslave(port)
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.Taps = append(l.Taps, t)
+	return t, l.AwaitForwarding()
+}
+
+func openTap(name string) (*os.File, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
