@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -41,8 +42,8 @@ func (f Frame) Bytes() []byte {
 	return b
 }
 
-// parseFrame returns false for frames that are not the lab's.
-func parseFrame(b []byte) (Frame, bool) {
+// ParseFrame returns false for frames that are not the lab's.
+func ParseFrame(b []byte) (Frame, bool) {
 	if len(b) < frameSize || binary.BigEndian.Uint16(b[12:]) != EtherType {
 		return Frame{}, false
 	}
@@ -131,28 +132,34 @@ type Pace struct {
 	Burst     int // frames sent without a pause between them; 0 means 1
 }
 
-// Send sends frames of a stream with the sequence numbers from to to-1, on one
-// CPU: on two the order would be lost at the sender. next is told how far it
-// came, for those who want to act in the middle.
-func Send(w Wire, f Frame, from, to uint64, pace Pace, next *atomic.Uint64) error {
+// Sender sends the frames of a stream, each with the next sequence number.
+type Sender struct {
+	Wire  Wire
+	Frame Frame
+	Pace  Pace
+	// Next is the number of the next frame: frames below it were sent.
+	Next atomic.Uint64
+}
+
+// Send sends up to the frame before number to, or until ctx ends, all on one
+// CPU: on two the order would be lost at the sender.
+func (s *Sender) Send(ctx context.Context, to uint64) error {
 	return onThread(func() error {
 		if err := pinToCPU(); err != nil {
 			return err
 		}
-		burst := max(uint64(pace.Burst), 1)
-		begin := time.Now()
-		for seq := from; seq < to; seq++ {
-			if (seq-from)%burst == 0 {
-				due := begin.Add(time.Duration(seq-from) * time.Second / time.Duration(pace.PerSecond))
-				waitUntil(due)
+		from, begin := s.Next.Load(), time.Now()
+		burst := max(uint64(s.Pace.Burst), 1)
+		for seq := from; seq < to && ctx.Err() == nil; seq++ {
+			if n := seq - from; n%burst == 0 {
+				waitUntil(begin.Add(time.Duration(n) * time.Second / time.Duration(s.Pace.PerSecond)))
 			}
+			f := s.Frame
 			f.Sequence = seq
-			if err := writeFrame(w, f.Bytes()); err != nil {
+			if err := writeFrame(s.Wire, f.Bytes()); err != nil {
 				return fmt.Errorf("send frame %d: %w", seq, err)
 			}
-			if next != nil {
-				next.Store(seq + 1)
-			}
+			s.Next.Store(seq + 1)
 		}
 		return nil
 	})
@@ -228,25 +235,37 @@ func (t *tally) add(sequence uint64) {
 }
 
 // quiet is how long a receiver waits for frames that do not come.
-const quiet = 2 * time.Second
+const quiet = time.Second
 
-// Receive counts the frames of a stream until want have come or none comes for
-// a while.
-func Receive(w Wire, stream uint32, want uint64) (Report, error) {
+// lookAgain is how often a receiver looks whether the sender is done.
+const lookAgain = 20 * time.Millisecond
+
+// Receive counts the frames of a stream until none comes for a while after the
+// sender is done, which the closing of sent tells, or all have come.
+func Receive(w Wire, s *Sender, sent <-chan struct{}) (Report, error) {
 	var t tally
 	buffer := make([]byte, 2048)
-	for t.report.Received < want {
-		if err := w.SetReadDeadline(time.Now().Add(quiet)); err != nil {
+	for {
+		over, wait := false, lookAgain
+		select {
+		case <-sent:
+			over, wait = true, quiet
+		default:
+		}
+		if over && t.report.Received >= s.Next.Load() {
+			break
+		}
+		if err := w.SetReadDeadline(time.Now().Add(wait)); err != nil {
 			return t.report, err
 		}
 		n, err := w.Read(buffer)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+		if errors.Is(err, os.ErrDeadlineExceeded) && over {
 			break
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return t.report, err
 		}
-		if f, ok := parseFrame(buffer[:n]); ok && f.Stream == stream {
+		if f, ok := ParseFrame(buffer[:max(n, 0)]); ok && f.Stream == s.Frame.Stream {
 			t.add(f.Sequence)
 		}
 	}
@@ -258,4 +277,18 @@ func (t *tally) addDrops(w Wire) (err error) {
 		t.report.Drops, err = s.Drops()
 	}
 	return err
+}
+
+// Run sends a stream from one wire to the other until ctx ends or frame number
+// to is reached, and returns what arrived.
+func Run(ctx context.Context, s *Sender, to uint64, at Wire) (Report, error) {
+	sent := make(chan struct{})
+	var failed error
+	go func() {
+		defer close(sent)
+		failed = s.Send(ctx, to)
+	}()
+	report, err := Receive(at, s, sent)
+	<-sent
+	return report, errors.Join(failed, err)
 }

@@ -35,14 +35,9 @@ func TestStreamOverABareBridgeIsWhole(t *testing.T) {
 	defer l.Close()
 	from, to := wire(t, l.Hosts[0]), wire(t, l.Hosts[1])
 	const frames = 20000
-	sent := make(chan error, 1)
-	f := Frame{Source: l.Hosts[0].MAC, Destination: l.Hosts[1].MAC, Stream: 7}
-	go func() { sent <- Send(from, f, 0, frames, Pace{PerSecond: 40000}, nil) }()
-	report, err := Receive(to, 7, frames)
+	s := &Sender{Wire: from, Frame: Frame{Source: l.Hosts[0].MAC, Destination: l.Hosts[1].MAC, Stream: 7}, Pace: Pace{PerSecond: 40000}}
+	report, err := Run(t.Context(), s, frames, to)
 	if err != nil {
-		t.Fatal(err)
-	}
-	if err := <-sent; err != nil {
 		t.Fatal(err)
 	}
 	if want := (Report{Received: frames}); report != want {

@@ -64,6 +64,8 @@ func (l *Lab) build(o Options) (err error) {
 func addBridge(o Options) error {
 	br := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
 	br.Name = BridgeName
+	snooping := false // the bridge itself would send IGMP reports
+	br.MulticastSnooping = &snooping
 	if o.Ageing != 0 {
 		hundredths := uint32(o.Ageing / (10 * time.Millisecond))
 		br.AgeingTime = &hundredths
