@@ -248,3 +248,30 @@ func (l *Lab) Close() error {
 	}
 	return errors.Join(append(errs, l.Bridge.Close())...)
 }
+
+// DeleteBridge deletes the bridge; its ports stay.
+func (l *Lab) DeleteBridge() error {
+	return l.Bridge.Do(func() error {
+		br, err := netlink.LinkByName(BridgeName)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkDel(br)
+	})
+}
+
+// RestoreBridge makes the bridge again, with the hosts' ports.
+func (l *Lab) RestoreBridge() error {
+	err := l.Bridge.Do(func() error {
+		if err := addBridge(Options{}); err != nil {
+			return err
+		}
+		for _, h := range l.Hosts {
+			if err := enslave(h.Port); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return errors.Join(err, l.AwaitForwarding())
+}
