@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,16 +20,19 @@ import (
 const claimPrefix = "@shunt/bridge/"
 
 // claims are the bridges that this daemon alone may work on.
-type claims []net.Listener
+type claims struct {
+	listeners []net.Listener
+	answering sync.WaitGroup
+}
 
 // claimBridges fails when another daemon in this network namespace works on
 // one of the bridges.
-func claimBridges(bridges []string, logger *slog.Logger) (claims, error) {
-	var held claims
+func claimBridges(bridges []string, logger *slog.Logger) (*claims, error) {
+	held := new(claims)
 	for _, name := range bridges {
 		listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: claimPrefix + name})
 		if err == nil {
-			held = append(held, listener)
+			held.hold(listener)
 			continue
 		}
 		if err := explainClaim(name, err); err != nil {
@@ -67,10 +72,32 @@ func claimHolder(bridge string) (*unix.Ucred, error) {
 	return peerOf(conn)
 }
 
-func (c claims) release() {
-	for _, listener := range c {
+// hold keeps a claim. Those who connect only want to know who holds it; they
+// are taken off the queue, or it would fill up.
+func (c *claims) hold(listener net.Listener) {
+	c.listeners = append(c.listeners, listener)
+	c.answering.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err == nil {
+				conn.Close()
+			}
+		}
+	})
+}
+
+// release gives the bridges back.
+func (c *claims) release() {
+	if c == nil {
+		return
+	}
+	for _, listener := range c.listeners {
 		listener.Close()
 	}
+	c.answering.Wait()
 }
 
 // claimedBridges lists the bridges of this network namespace that daemons work
@@ -89,7 +116,9 @@ func claimedBridges() ([]string, error) {
 			bridges = append(bridges, name)
 		}
 	}
-	return bridges, lines.Err()
+	// A connection to a claim has a line of its own, with the same name.
+	slices.Sort(bridges)
+	return slices.Compact(bridges), lines.Err()
 }
 
 // peerOf returns who is at the other end of a unix socket.

@@ -110,7 +110,7 @@ func (a *app) cleanUp(ctx context.Context) (DetachV1, error) {
 	if err := a.privileges(); err != nil {
 		return result, err
 	}
-	if err := refuseOtherDaemon(); err != nil {
+	if err := a.alone(); err != nil {
 		return result, err
 	}
 	namespace, err := CurrentNamespace()

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -86,6 +87,8 @@ func TestDetachAnswersWhenAllIsRemoved(t *testing.T) {
 	f := sample()
 	f.stopGate = make(chan struct{})
 	d := startDaemon(t, socketPath(t), f)
+	open := sync.OnceFunc(func() { close(f.stopGate) })
+	t.Cleanup(open) // or a failure here would wait for the daemon for ever
 	client := d.ready(t)
 	answered := make(chan error, 1)
 	go func() {
@@ -103,7 +106,7 @@ func TestDetachAnswersWhenAllIsRemoved(t *testing.T) {
 		t.Fatalf("answered before the components had stopped: %v", err)
 	case <-time.After(50 * time.Millisecond):
 	}
-	close(f.stopGate)
+	open()
 	if err := errors.Join(<-answered, d.wait(t)); err != nil {
 		t.Error(err)
 	}
@@ -245,6 +248,7 @@ func TestSecondDaemonForABridge(t *testing.T) {
 	// Nor is anything cleaned up under it.
 	cleaner := &fake{clean: []string{"everything"}}
 	a := newTestApp(cleaner.plugin())
+	a.alone = refuseOtherDaemon
 	code, out, stderr := a.call(t, "detach", "--socket", socketPath(t))
 	if code != 1 || out != "" {
 		t.Errorf("got %d %s", code, out)
@@ -276,6 +280,49 @@ func TestManyListenAtOnce(t *testing.T) {
 			s.remove()
 		}
 	}
+}
+
+func TestDaemonThatDoesNotListenYetHoldsTheSocket(t *testing.T) {
+	socket := socketPath(t)
+	if err := os.Mkdir(filepath.Dir(socket), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := takeLock(socket + ".lock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if s, err := listenControl(socket); err == nil {
+		t.Error("took the socket of a daemon that starts")
+		s.remove()
+	}
+}
+
+// TestLockHasOneHolder takes and removes a lock from many sides.
+func TestLockHasOneHolder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	var holders atomic.Int32
+	var all sync.WaitGroup
+	for range 32 {
+		all.Go(func() {
+			for range 500 {
+				lock, err := takeLock(path)
+				if err != nil {
+					continue
+				}
+				if holders.Add(1) != 1 {
+					t.Error("two hold the lock")
+				}
+				for range 20 {
+					runtime.Gosched() // give the others a chance to get it wrong
+				}
+				holders.Add(-1)
+				os.Remove(path)
+				lock.Close()
+			}
+		})
+	}
+	all.Wait()
 }
 
 func TestPeers(t *testing.T) {

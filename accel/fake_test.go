@@ -151,7 +151,7 @@ type testApp struct {
 
 func newTestApp(plugins ...Plugin) *testApp {
 	a := new(testApp)
-	a.app = app{plugins: plugins, stdout: &a.out, stderr: &a.err, privileges: func() error { return nil }, namespaces: "/nonexistent"}
+	a.app = app{plugins: plugins, stdout: &a.out, stderr: &a.err, privileges: func() error { return nil }, alone: func() error { return nil }, namespaces: "/nonexistent"}
 	return a
 }
 

@@ -30,24 +30,29 @@ func Main() {
 	}
 	a := &app{
 		plugins: plugins, stdout: os.Stdout, stderr: os.Stderr,
-		privileges: checkPrivileges, namespaces: namedNamespaces,
+		privileges: checkPrivileges, alone: refuseOtherDaemon, namespaces: namedNamespaces,
 	}
-	ctx, stop := untilSignal()
-	code := a.main(ctx, os.Args[1:])
-	stop()
-	os.Exit(code)
+	os.Exit(a.main(untilSignal(), os.Args[1:]))
 }
 
 // untilSignal returns a context that ends with the first signal. The second
 // one ends the process at once, as if nobody had asked for signals.
-func untilSignal() (context.Context, context.CancelFunc) {
-	signals := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+func untilSignal() context.Context {
+	wanted := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) { // nohup
-		signals = append(signals, syscall.SIGHUP)
+		wanted = append(wanted, syscall.SIGHUP)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), signals...)
-	context.AfterFunc(ctx, stop)
-	return ctx, stop
+	// Room for two: the second must not be lost while the first is handled.
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, wanted...)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	go func() {
+		cancel(fmt.Errorf("signal: %v", <-signals))
+		second := (<-signals).(syscall.Signal)
+		signal.Reset(second)
+		syscall.Kill(os.Getpid(), second)
+	}()
+	return ctx
 }
 
 // app is the program with everything that it takes from outside.
@@ -55,6 +60,7 @@ type app struct {
 	plugins        []Plugin
 	stdout, stderr io.Writer
 	privileges     func() error
+	alone          func() error // fails while a daemon works in the network namespace
 	namespaces     string
 }
 

@@ -32,11 +32,19 @@ func TestMain(m *testing.M) {
 // program prepares the program as a process of its own.
 func program(t *testing.T, args ...string) (*exec.Cmd, *bytes.Buffer) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", args...)
+	cmd := exec.CommandContext(patience(t), "/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), asProgram+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	return cmd, &output
+}
+
+// patience ends a program that should have ended long ago.
+func patience(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 func exitCode(err error) int {
@@ -164,6 +172,8 @@ func TestKilledDaemonIsFollowed(t *testing.T) {
 		cmd.Wait()
 	}
 	cmd, output := program(t, "detach", "--socket", socket)
+	// Other daemons of this machine are not this test's business.
+	cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET
 	if err := cmd.Run(); err != nil || !strings.HasPrefix(output.String(), "no daemon runs") {
 		t.Errorf("%v %s", err, output)
 	}
@@ -232,7 +242,7 @@ func asUser(t *testing.T, cmd *exec.Cmd) {
 		t.Fatal(err)
 	}
 	cmd.Path, cmd.Dir = copied, "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1234, Gid: 1234}}
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 1234, Gid: 1234}
 }
 
 // TestNamespaceDeleted deletes the namespace under the daemon, as ip netns does.
@@ -253,8 +263,9 @@ func TestNamespaceDeleted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), ip, "netns", "exec", name, self, "run", "--bridge", bridgeName(), "--socket", socket)
+	cmd := exec.CommandContext(patience(t), ip, "netns", "exec", name, self, "run", "--bridge", bridgeName(), "--socket", socket)
 	cmd.Env = append(os.Environ(), asProgram+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var output bytes.Buffer
 	cmd.Stderr = &output
 	if err := cmd.Start(); err != nil {

@@ -27,7 +27,7 @@ type service struct {
 	namespaces string
 
 	life   *lifecycle
-	claims claims
+	claims *claims
 	socket *controlSocket
 	api    *api
 	watch  *namespaceWatch
