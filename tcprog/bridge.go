@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 
 	"github.com/shunt-dev/shunt/accel"
 )
@@ -24,16 +25,17 @@ type bridge struct {
 	// unclaimed are the ports that an earlier daemon left and that were not
 	// attached again yet.
 	unclaimed map[int]uint32
+	revokers  []link.Link
 	logger    *slog.Logger
 }
 
 // openBridge opens the bridge's maps with the gate shut and no station in them.
-func openBridge(root string, b accel.Bridge, maxStations int, hook string, logger *slog.Logger) (*bridge, error) {
+func openBridge(ns accel.Namespace, b accel.Bridge, maxStations int, hook string, logger *slog.Logger) (*bridge, error) {
 	spec, err := loadSpec(maxStations)
 	if err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(bridgeDir(root, b.Ifindex), Schema)
+	dir := filepath.Join(bridgeDir(pinRoot(ns), b.Ifindex), Schema)
 	maps, adopted, err := openMaps(dir, spec)
 	if err != nil {
 		return nil, err
@@ -46,6 +48,9 @@ func openBridge(root string, b accel.Bridge, maxStations int, hook string, logge
 	if err := br.prepare(adopted); err != nil {
 		closeMaps(maps)
 		return nil, err
+	}
+	if err := br.attachRevokers(ns); err != nil {
+		br.logger.Warn("what the kernel deletes is revoked when netlink tells of it, and not at once", "error", err)
 	}
 	return br, nil
 }
@@ -101,6 +106,9 @@ func (br *bridge) close() error {
 		if err := br.detachPort(ifindex); err != nil {
 			errs = append(errs, err)
 		}
+	}
+	for _, l := range br.revokers {
+		errs = append(errs, l.Close())
 	}
 	errs = append(errs, br.control.unmap())
 	closeMaps(br.maps)

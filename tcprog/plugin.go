@@ -25,7 +25,7 @@ func init() {
 // called from several goroutines. Minimum kernel: 6.1 with BTF; tcx needs 6.6.
 type Dataplane struct {
 	logger      *slog.Logger
-	root        string // the namespace's pins
+	namespace   accel.Namespace
 	maxStations int
 	attach      string // auto, tcx or clsact
 
@@ -43,7 +43,7 @@ var (
 // Provision reads the configuration.
 func (d *Dataplane) Provision(_ context.Context, h *accel.Host) error {
 	d.logger = h.Logger
-	d.root = pinRoot(h.Namespace)
+	d.namespace = h.Namespace
 	d.maxStations = h.Config.MaxStations
 	d.attach = h.Config.Attach
 	return nil
@@ -91,7 +91,7 @@ func (d *Dataplane) OpenBridge(b accel.Bridge) error {
 	if d.bridges[b.Ifindex] != nil {
 		return nil
 	}
-	br, err := openBridge(d.root, b, d.maxStations, d.attach, d.logger)
+	br, err := openBridge(d.namespace, b, d.maxStations, d.attach, d.logger)
 	if err != nil {
 		return fmt.Errorf("open bridge %s: %w", b.Name, err)
 	}

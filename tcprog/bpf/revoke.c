@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Programs at the bridge's tracepoints: they forget a station in the instant in
+ * which the kernel deletes, moves or replaces its entry, whatever the daemon is
+ * doing. Additions are the daemon's; here entries only go.
+ *
+ * They run under the bridge's hash lock with softirqs off. Tracepoints are
+ * common to all bridges of the host, so each program looks whether the event
+ * is of its bridge; ifindexes repeat across network namespaces.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <stdbool.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "maps.h"
+
+char __license[] SEC("license") = "Dual BSD/GPL";
+
+const volatile __u32 bridge_ifindex = 0;
+const volatile __u32 netns_inode = 0;
+
+/* Of the kernel's types only what is read here; the loader finds the offsets. */
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct ns_common {
+	unsigned int inum;
+};
+
+struct net {
+	struct ns_common ns;
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+struct net_device {
+	int ifindex;
+	possible_net_t nd_net;
+};
+
+struct net_bridge {
+	struct net_device *dev;
+};
+
+struct net_bridge_fdb_key {
+	struct {
+		unsigned char addr[ETH_ALEN];
+	} addr;
+	__u16 vlan_id;
+};
+
+struct net_bridge_fdb_entry {
+	struct net_bridge_fdb_key key;
+};
+
+struct net_bridge_port;
+struct ndmsg;
+
+#pragma clang attribute pop
+
+static __always_inline bool in_namespace(struct net_device *dev)
+{
+	return BPF_CORE_READ(dev, nd_net.net, ns.inum) == netns_inode;
+}
+
+static __always_inline bool of_bridge(struct net_bridge *br)
+{
+	struct net_device *dev = BPF_CORE_READ(br, dev);
+
+	return BPF_CORE_READ(dev, ifindex) == (int)bridge_ifindex && in_namespace(dev);
+}
+
+/* Removes the entry and ends the flows that it decided. Where it cannot be
+ * removed now (EBUSY, on recursion), all flows end and nobody may use it.
+ */
+static __always_inline void forget(const unsigned char *mac, __u16 vid, bool counted)
+{
+	struct station_key key = { .vid = vid };
+	struct station *s;
+	struct control *c;
+	__u32 zero = 0;
+	long err;
+
+	c = bpf_map_lookup_elem(&bridge, &zero);
+	if (!c || bpf_probe_read_kernel(key.mac, sizeof(key.mac), mac))
+		return;
+	err = bpf_map_delete_elem(&stations, &key);
+	if (err == -2 /* ENOENT */)
+		return;
+	if (err) {
+		s = bpf_map_lookup_elem(&stations, &key);
+		if (s)
+			s->flags &= ~STATION_ACTIVE;
+		__sync_fetch_and_add(&c->epoch_all, 1);
+	}
+	if (counted)
+		__sync_fetch_and_add(&c->revoked, 1);
+	__sync_fetch_and_add(&c->epoch[(key.mac[4] ^ key.mac[5]) & (EPOCH_SHARDS - 1)], 1);
+}
+
+/* Every delete: ageing, flush, port down, by hand (net/bridge/br_fdb.c). */
+SEC("tp_btf/fdb_delete")
+int BPF_PROG(shunt_fdb_delete, struct net_bridge *br, struct net_bridge_fdb_entry *f)
+{
+	if (of_bridge(br))
+		forget(f->key.addr.addr, f->key.vlan_id, false);
+	return 0;
+}
+
+/* Learned or moved; not a refresh (net/bridge/br_fdb.c: br_fdb_update). */
+SEC("tp_btf/br_fdb_update")
+int BPF_PROG(shunt_fdb_update, struct net_bridge *br, struct net_bridge_port *source,
+	     const unsigned char *addr, __u16 vid, unsigned long flags)
+{
+	if (of_bridge(br))
+		forget(addr, vid, false);
+	return 0;
+}
+
+/* Added or replaced by hand, before the result is known: the entry goes, and is
+ * counted, so that the daemon looks whether the kernel still has it.
+ */
+SEC("tp_btf/br_fdb_add")
+int BPF_PROG(shunt_fdb_add, struct ndmsg *ndm, struct net_device *dev,
+	     const unsigned char *addr, __u16 vid, __u16 nlh_flags)
+{
+	if (in_namespace(dev))
+		forget(addr, vid, true);
+	return 0;
+}
+
+SEC("tp_btf/br_fdb_external_learn_add")
+int BPF_PROG(shunt_fdb_external, struct net_bridge *br, struct net_bridge_port *p,
+	     const unsigned char *addr, __u16 vid)
+{
+	if (of_bridge(br))
+		forget(addr, vid, true);
+	return 0;
+}

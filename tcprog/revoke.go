@@ -1,0 +1,88 @@
+package tcprog
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/shunt-dev/shunt/accel"
+)
+
+// The programs at the bridge's tracepoints revoke a station in the instant in
+// which the kernel deletes or moves its entry. They are pinned: what the port
+// programs still take for true while the daemon is gone or stopped goes all the
+// same.
+
+const tracingDir = "tracing"
+
+// attachRevokers attaches the tracepoint programs of the bridge. Those of an
+// earlier daemon are detached only when the new ones work: tracing programs
+// cannot be exchanged in place, and two revoke as well as one.
+func (br *bridge) attachRevokers(ns accel.Namespace) error {
+	programs, err := br.loadRevokers(ns)
+	if err != nil {
+		return err
+	}
+	defer programs.Close()
+	dir := filepath.Join(br.dir, tracingDir)
+	if err := makeDir(dir); err != nil {
+		return err
+	}
+	for name, program := range map[string]*ebpf.Program{
+		"fdb_delete":                programs.ShuntFdbDelete,
+		"br_fdb_update":             programs.ShuntFdbUpdate,
+		"br_fdb_add":                programs.ShuntFdbAdd,
+		"br_fdb_external_learn_add": programs.ShuntFdbExternal,
+	} {
+		l, err := attachRevoker(filepath.Join(dir, name), program)
+		if err != nil {
+			return fmt.Errorf("attach to the tracepoint %s: %w", name, err)
+		}
+		br.revokers = append(br.revokers, l)
+	}
+	return nil
+}
+
+func (br *bridge) loadRevokers(ns accel.Namespace) (*revokePrograms, error) {
+	spec, err := loadRevoke()
+	if err != nil {
+		return nil, fmt.Errorf("read the BPF objects: %w", err)
+	}
+	spec.Maps[revokeMapStations].MaxEntries = br.spec.Maps[shuntMapStations].MaxEntries
+	err = errors.Join(
+		spec.Variables["bridge_ifindex"].Set(uint32(br.Ifindex)),
+		spec.Variables["netns_inode"].Set(uint32(ns.Inode)))
+	if err != nil {
+		return nil, fmt.Errorf("name the bridge: %w", err)
+	}
+	var programs revokePrograms
+	err = spec.LoadAndAssign(&programs, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+		revokeMapBridge:   br.maps[shuntMapBridge],
+		revokeMapStations: br.maps[shuntMapStations],
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("load the tracepoint programs: %w", err)
+	}
+	return &programs, nil
+}
+
+// attachRevoker attaches the program, and then lets the pin name the new link.
+func attachRevoker(pin string, program *ebpf.Program) (link.Link, error) {
+	l, err := link.AttachTracing(link.TracingOptions{Program: program, AttachType: ebpf.AttachTraceRawTp})
+	if err != nil {
+		return nil, err
+	}
+	err = os.Remove(pin)
+	if err == nil || errors.Is(err, os.ErrNotExist) {
+		err = l.Pin(pin)
+	}
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("pin the link: %w", err)
+	}
+	return l, nil
+}
