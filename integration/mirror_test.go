@@ -34,7 +34,7 @@ func TestTenThousandEntriesAreMirroredAtStart(t *testing.T) {
 // Dumps of a table that changes miss rows and repeat others: the mirror must be
 // right all the same.
 func TestMirrorIsRightAfterChurn(t *testing.T) {
-	const stable, churning, perSecond, duration = 5000, 2000, 3000, 10 * time.Second
+	const stable, churning, perSecond, duration = 5000, 2000, 3000, 30 * time.Second
 	l := newLab(t, lab.Options{Hosts: 3})
 	inBridge(t, l, func(f *fdb) {
 		for n := range stable {

@@ -138,3 +138,31 @@ func arrived(t *testing.T, s station, f lab.Frame, wait time.Duration) bool {
 		}
 	}
 }
+
+// Two namespaces have bridges with the same ifindexes and the same stations.
+// What is deleted in one stays fast in the other.
+func TestRevocationIsOfOneNamespace(t *testing.T) {
+	one, other := newLab(t, lab.Options{Hosts: 2}), newLab(t, lab.Options{Hosts: 2})
+	d := startDaemon(t, one)
+	startDaemon(t, other)
+	a, b := hostStation(t, one.Hosts[0]), hostStation(t, one.Hosts[1])
+	introduce(t, a.wire, a.mac, b.wire, b.mac)
+	d.awaitActive(a.mac, b.mac)
+	c, e := hostStation(t, other.Hosts[0]), hostStation(t, other.Hosts[1])
+	introduce(t, c.wire, c.mac, e.wire, e.mac)
+
+	d.signal(syscall.SIGSTOP)
+	inBridge(t, other, func(f *fdb) {
+		f.err = f.handle.NeighDel(&netlink.Neigh{
+			LinkIndex: f.ports[1], Family: unix.AF_BRIDGE, Flags: netlink.NTF_MASTER, HardwareAddr: e.mac,
+		})
+	})
+	d.signal(syscall.SIGCONT)
+	probe := lab.Frame{Source: a.mac, Destination: b.mac, Stream: 31}
+	expectAt(t, probe, []station{a, b}, []int{2}) // the keepalive
+	before := d.bridge().Fast
+	expectAt(t, probe, []station{a, b}, []int{2})
+	if d.bridge().Fast == before {
+		t.Error("the frame was slow: a delete in another namespace reached this one")
+	}
+}

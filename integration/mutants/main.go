@@ -153,7 +153,7 @@ func generate(dir string) error {
 }
 
 func wantFailure(dir string, m mutant) error {
-	cmd := exec.Command("go", "test", "-count=1", "-timeout=300s", "-run", m.run, m.pkg)
+	cmd := exec.Command("go", "test", "-count=1", "-timeout=120s", "-run", m.run, m.pkg)
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	switch {

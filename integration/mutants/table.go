@@ -102,4 +102,74 @@ var mutants = []mutant{
 		file: "tcprog/tcx.go", old: "	return !last, err\n", new: "	_ = last\n	return false, err\n",
 		pkg: "./tcprog", run: "TestProgramBehindOursCloses",
 	},
+	{
+		name: "frames follow a station that moves",
+		file: "tcprog/bpf/shunt.c", old: "		revoke(c, s, address);\n", new: "		(void)c, (void)address, (void)revoke;\n",
+		pkg: "./integration", run: "TestFramesFollowAStationThatMoves",
+	},
+	{
+		name: "stations in use do not age",
+		file: "tcprog/bpf/shunt.c", old: "		return KEEPALIVE;\n", new: "",
+		pkg: "./integration", run: "TestStationsInUseDoNotAge",
+	},
+	{
+		name: "the lease ends the fast path of a dead daemon",
+		file: "tcprog/control.go", old: "monotonicNow()+uint64(lease.Nanoseconds())", new: "monotonicNow()+10*uint64(lease.Nanoseconds())",
+		pkg: "./integration", run: "TestLeaseEndsTheFastPathOfADeadDaemon",
+	},
+	{
+		name: "the next daemon takes over what a dead one left",
+		file: "tcprog/maps.go", old: "	maps, err = adoptMaps(dir, spec)\n	if err == nil {\n", new: "	maps, err = adoptMaps(dir, spec)\n	if false {\n",
+		pkg: "./integration", run: "TestNothingIsLostWhileShuntComesAndGoes",
+	},
+	{
+		name: "a frame that counts as fast is redirected",
+		file: "tcprog/bpf/shunt.c", old: "	return bpf_redirect(ifindex, 0);\n", new: "	return PASS_UP;\n",
+		pkg: "./tcprog", run: "TestEveryFrameHasItsReason",
+	},
+	{
+		name: "off holds from the next frame on",
+		file: "tcprog/control.go", old: "	atomic.StoreUint64(&c.shared.LeaseNs, 0)\n	c.bumpAll()\n", new: "",
+		pkg: "./integration", run: "TestOffHoldsFromTheNextFrameOn",
+	},
+	{
+		name: "detach leaves no qdisc",
+		file: "tcprog/clsact.go", old: "	if !withQdisc || others > 0 {\n", new: "	if withQdisc = false; !withQdisc || others > 0 {\n",
+		pkg: "./integration", run: "TestDetachLeavesNothing",
+	},
+	{
+		name: "detach leaves no pins",
+		file: "tcprog/bridge.go", old: "	errs = append(errs, removePins(filepath.Dir(br.dir)))\n", new: "",
+		pkg: "./integration", run: "TestDetachLeavesNothing",
+	},
+	{
+		name: "a full map is no failure",
+		file: "tcprog/stations.go", old: "			unmirrored++\n", new: "			return unmirrored, err\n",
+		pkg: "./integration", run: "TestFullMapCostsSpeedAndNotFrames",
+	},
+	{
+		name: "a bridge that comes back is taken again",
+		file: "fdbsync/syncer.go", old: "	m.logger.Info(\"the bridge is here\", \"ifindex\", l.ifindex)\n", new: "	if m.link.ifindex != 0 {\n		return nil\n	}\n",
+		pkg: "./integration", run: "TestBridgeMayGoAndComeBack",
+	},
+	{
+		name: "entries that events tell of are mirrored",
+		file: "fdbsync/mirror.go", old: "	m.table.remove(k)\n", new: "",
+		pkg: "./integration", run: "TestMirrorIsRightAfterChurn",
+	},
+	{
+		name: "what the kernel deletes is revoked without the daemon",
+		file: "tcprog/revoke.go", old: "		\"fdb_delete\":                programs.ShuntFdbDelete,\n", new: "",
+		pkg: "./integration", run: "TestRevocationNeedsNoDaemon/delete",
+	},
+	{
+		name: "what the kernel replaces is revoked without the daemon",
+		file: "tcprog/revoke.go", old: "		\"br_fdb_add\":                programs.ShuntFdbAdd,\n", new: "",
+		pkg: "./integration", run: "TestRevocationNeedsNoDaemon/replace",
+	},
+	{
+		name: "a bridge's events do not touch the other namespace's",
+		file: "tcprog/bpf/revoke.c", old: "	return BPF_CORE_READ(dev, nd_net.net, ns.inum) == netns_inode;\n", new: "	(void)dev;\n	return true;\n",
+		pkg: "./integration", run: "TestRevocationIsOfOneNamespace",
+	},
 }
