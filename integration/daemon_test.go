@@ -120,7 +120,7 @@ func launch(t *testing.T, ns *lab.Namespace, args ...string) *daemon {
 		close(d.exited)
 	}()
 	t.Cleanup(func() {
-		d.signal(syscall.SIGCONT)
+		d.resume()
 		d.stop()
 		if t.Failed() {
 			t.Logf("the daemon's log:\n%s", d.log)
@@ -165,6 +165,28 @@ func (d *daemon) signal(s syscall.Signal) {
 		d.t.Error(err)
 	}
 }
+
+// pause stops every thread of the daemon, and returns when they stand still.
+func (d *daemon) pause() {
+	d.t.Helper()
+	d.signal(syscall.SIGSTOP)
+	await(d.t, "every thread of the daemon is stopped", func() bool {
+		stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", d.cmd.Process.Pid))
+		if err != nil || len(stats) == 0 {
+			d.t.Fatalf("the daemon has no threads (%v)", err)
+		}
+		for _, path := range stats {
+			stat, err := os.ReadFile(path)
+			// proc(5): the state stands behind the name in parentheses.
+			if _, state, ok := bytes.Cut(stat, []byte(") ")); err != nil || !ok || state[0] != 'T' {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func (d *daemon) resume() { d.signal(syscall.SIGCONT) }
 
 // stop ends the daemon as systemd would, and waits for its end.
 func (d *daemon) stop() { d.end(syscall.SIGTERM) }

@@ -3,7 +3,6 @@ package integration
 import (
 	"errors"
 	"os"
-	"syscall"
 	"testing"
 	"time"
 
@@ -68,7 +67,7 @@ func testRevocation(t *testing.T, change func(*netlink.Neigh, []netlink.Link) er
 		t.Fatal("the frame was not fast: the test shows nothing")
 	}
 
-	d.signal(syscall.SIGSTOP)
+	d.pause()
 	err := l.Bridge.Do(func() error {
 		var ports []netlink.Link
 		for _, s := range at {
@@ -88,7 +87,7 @@ func testRevocation(t *testing.T, change func(*netlink.Neigh, []netlink.Link) er
 		t.Fatal(err)
 	}
 	expectAt(t, probe, at, arrives)
-	d.signal(syscall.SIGCONT)
+	d.resume()
 }
 
 var probes uint64
@@ -151,13 +150,13 @@ func TestRevocationIsOfOneNamespace(t *testing.T) {
 	c, e := hostStation(t, other.Hosts[0]), hostStation(t, other.Hosts[1])
 	introduce(t, c.wire, c.mac, e.wire, e.mac)
 
-	d.signal(syscall.SIGSTOP)
+	d.pause()
 	inBridge(t, other, func(f *fdb) {
 		f.err = f.handle.NeighDel(&netlink.Neigh{
 			LinkIndex: f.ports[1], Family: unix.AF_BRIDGE, Flags: netlink.NTF_MASTER, HardwareAddr: e.mac,
 		})
 	})
-	d.signal(syscall.SIGCONT)
+	d.resume()
 	probe := lab.Frame{Source: a.mac, Destination: b.mac, Stream: 31}
 	expectAt(t, probe, []station{a, b}, []int{2}) // the keepalive
 	before := d.bridge().Fast
