@@ -19,3 +19,11 @@ vet:
     test -z "$(gofmt -l .)"
     go vet ./...
     go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+
+# Break every guard on purpose, one at a time, and see its test fail; needs root.
+mutants *pattern:
+    go run ./integration/mutants {{pattern}}
+
+# What is run before a change is taken.
+ci:
+    bash .ci/run
