@@ -71,10 +71,9 @@ const (
 
 // fdb changes the bridge's table from within its namespace.
 type fdb struct {
-	handle  *netlink.Handle
-	ports   []int          // ifindexes of p1, p2 ...
-	present map[int]string // by number: the port
-	err     error
+	handle *netlink.Handle
+	ports  []int // ifindexes of p1, p2 ...
+	err    error
 }
 
 // inBridge runs f in the bridge's namespace.
