@@ -28,6 +28,9 @@ var binary string
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	if os.Getenv(becomeShunt) != "" {
+		return m.Run() // a child that tests nothing
+	}
 	dir, err := os.MkdirTemp("", "shunt-test-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

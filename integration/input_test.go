@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -135,6 +136,50 @@ func TestNoPrivilegeIsRefused(t *testing.T) {
 	const nobody = 65534
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	expectRefusal(t, runCommand(t, l.Bridge, cmd), 1, "CAP_BPF", "CAP_NET_ADMIN", "sudo")
+}
+
+// A kernel without bpf(2) is made by a filter for system calls, in a child that
+// then becomes shunt.
+func TestKernelWithoutBPFIsRefused(t *testing.T) {
+	if os.Getenv(becomeShunt) != "" {
+		t.Fatal(withoutBPF(binaryAndArgs()))
+	}
+	l := newLab(t, lab.Options{Hosts: 2})
+	before := traces(t, l)
+	cmd := exec.Command(os.Args[0], "-test.run=^TestKernelWithoutBPFIsRefused$")
+	cmd.Env = append(os.Environ(), becomeShunt+"="+binary)
+	r := runCommand(t, l.Bridge, cmd)
+	expectRefusal(t, r, 1, "kernel", "6.1", "shunt doctor")
+	if after := traces(t, l); fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("something is left behind:\n%s", strings.Join(after, "\n"))
+	}
+	expectWhole(t, l)
+}
+
+// becomeShunt names, in the environment, the binary that a child becomes.
+const becomeShunt = "SHUNT_TEST_BECOME"
+
+func binaryAndArgs() (path string, args []string) {
+	path = os.Getenv(becomeShunt)
+	return path, []string{path, "run", "--bridge", lab.BridgeName, "--socket", filepath.Join(os.TempDir(), "shunt-without-bpf.sock")}
+}
+
+// withoutBPF makes bpf(2) fail with ENOSYS, as on a kernel that lacks it, and
+// then becomes the program. It returns only if it fails.
+func withoutBPF(path string, args []string) error {
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // seccomp_data.nr
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_BPF, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
+		unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
+	if errno != 0 {
+		return fmt.Errorf("filter bpf(2): %w", errno)
+	}
+	return syscall.Exec(path, args, os.Environ())
 }
 
 func TestFullMapCostsSpeedAndNotFrames(t *testing.T) {

@@ -49,9 +49,12 @@ func (d *Dataplane) Provision(_ context.Context, h *accel.Host) error {
 	return nil
 }
 
-// Start finds out which hook there is and makes sure of a bpffs. Bridges come
-// later, by OpenBridge.
+// Start finds out whether the kernel takes the program and which hook there is,
+// and makes sure of a bpffs. Bridges come later, by OpenBridge.
 func (d *Dataplane) Start(context.Context) error {
+	if err := tryProgram(); err != nil {
+		return fmt.Errorf("this kernel does not take the program (%w); shunt needs Linux 6.1 or later, and \"shunt doctor\" says what is missing", err)
+	}
 	hook, err := chooseHook(d.attach)
 	if err != nil {
 		return err
