@@ -2,6 +2,7 @@ package fdbsync
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -24,12 +25,14 @@ type link struct {
 	lower       int    // IFLA_LINK in this namespace; 0: none
 	promiscuity int
 	inSwitch    bool // has IFLA_PHYS_SWITCH_ID
+	known       bool // every attribute that the judgement needs was there, and whole
 	bridge      bridgeOptions
 	port        portOptions
 }
 
 // bridgeOptions are IFLA_INFO_DATA of a bridge (IFLA_BR_*).
 type bridgeOptions struct {
+	known         bool // all that a bridge must say of itself was there
 	vlanFiltering bool
 	vlanStats     bool
 	mst           bool
@@ -40,15 +43,16 @@ type bridgeOptions struct {
 
 // portOptions are IFLA_INFO_SLAVE_DATA of a bridge port (IFLA_BRPORT_*).
 type portOptions struct {
-	isPort      bool
-	state       uint8
-	learning    bool
-	locked      bool
-	isolated    bool
-	hairpin     bool
-	vlanTunnel  bool
-	proxiesNeig bool // proxy ARP, or suppression of neighbour discovery
-	backup      bool
+	isPort          bool
+	known           bool // all that a port must say of itself was there
+	state           uint8
+	learning        bool
+	locked          bool
+	isolated        bool
+	hairpin         bool
+	vlanTunnel      bool
+	proxiesNeighbor bool // proxy ARP, or suppression of neighbour discovery
+	backup          bool
 }
 
 // Attribute numbers that golang.org/x/sys/unix lacks; include/uapi/linux/if_link.h.
@@ -71,7 +75,7 @@ const (
 	iflaBrportIsolated         = 33
 	iflaBrportBackupPort       = 34
 	iflaBrportLocked           = 39
-	iflaBrportNeighVlanSupress = 44
+	iflaBrportNeighVlanSuppress= 44
 	iflaBrportBackupNhid       = 45
 
 	brBooloptMST = 1 << 2 // BR_BOOLOPT_MST_ENABLE
@@ -101,25 +105,63 @@ func attributes(data []byte, f func(number uint16, value []byte)) (broken int) {
 
 func align4(n int) int { return (n + 3) &^ 3 }
 
-// number reads a little integer of 1, 2, 4 or 8 bytes; 0 for any other size.
-func number(b []byte) uint64 {
-	switch len(b) {
-	case 1:
-		return uint64(b[0])
-	case 2:
-		return uint64(binary.NativeEndian.Uint16(b))
-	case 4:
-		return uint64(binary.NativeEndian.Uint32(b))
-	case 8:
-		return binary.NativeEndian.Uint64(b)
-	}
-	return 0
+// reader reads integers of known sizes and keeps account of what it could not
+// read. An attribute that is broken is as good as absent: it must never be read
+// as "off".
+type reader struct {
+	got    uint64 // a bit for each attribute number that was read
+	broken int    // attributes of a size that they cannot have
 }
 
-func flag(b []byte) bool { return number(b) != 0 }
+func (r *reader) read(n uint16, v []byte, size int) bool {
+	if len(v) != size {
+		r.broken++
+		return false
+	}
+	if n < 64 {
+		r.got |= 1 << n
+	}
+	return true
+}
 
-// clock reads a time in clock_t, hundredths of a second.
-func clock(b []byte) time.Duration { return time.Duration(number(b)) * time.Second / userHZ }
+func (r *reader) uint8(n uint16, v []byte) uint8 {
+	if !r.read(n, v, 1) {
+		return 0
+	}
+	return v[0]
+}
+
+func (r *reader) uint16(n uint16, v []byte) uint16 {
+	if !r.read(n, v, 2) {
+		return 0
+	}
+	return binary.NativeEndian.Uint16(v)
+}
+
+func (r *reader) uint32(n uint16, v []byte) uint32 {
+	if !r.read(n, v, 4) {
+		return 0
+	}
+	return binary.NativeEndian.Uint32(v)
+}
+
+func (r *reader) flag(n uint16, v []byte) bool { return r.uint8(n, v) != 0 }
+
+// clock reads a time in clock_t, hundredths of a second, which the bridge sends
+// in 32 bits.
+func (r *reader) clock(n uint16, v []byte) time.Duration {
+	return time.Duration(r.uint32(n, v)) * (time.Second / userHZ)
+}
+
+// has says whether all of these were read, and nothing was broken.
+func (r *reader) has(numbers ...uint16) bool {
+	for _, n := range numbers {
+		if r.got&(1<<n) == 0 {
+			return false
+		}
+	}
+	return r.broken == 0
+}
 
 // linkIndex returns the ifindex that a link message of any family is about.
 func linkIndex(data []byte) (int, error) {
@@ -130,7 +172,7 @@ func linkIndex(data []byte) (int, error) {
 }
 
 // decodeLink reads a whole RTM_NEWLINK of family AF_UNSPEC, as RTM_GETLINK
-// answers it.
+// answers it. An event is never read so: it may say only what has changed.
 func decodeLink(data []byte) (link, error) {
 	ifindex, err := linkIndex(data)
 	if err != nil {
@@ -141,37 +183,39 @@ func decodeLink(data []byte) (link, error) {
 		ethernet: binary.NativeEndian.Uint16(data[2:]) == unix.ARPHRD_ETHER,
 		flags:    binary.NativeEndian.Uint32(data[8:]),
 	}
+	var r reader
 	elsewhere := false
-	attributes(data[sizeofIfInfoMsg:], func(n uint16, v []byte) {
+	r.broken += attributes(data[sizeofIfInfoMsg:], func(n uint16, v []byte) {
 		switch n {
 		case unix.IFLA_IFNAME:
 			l.name = nlenc.String(v)
 		case unix.IFLA_MTU:
-			l.mtu = int(number(v))
+			l.mtu = int(r.uint32(n, v))
 		case unix.IFLA_MASTER:
-			l.master = int(number(v))
+			l.master = int(r.uint32(n, v))
 		case unix.IFLA_LINK:
-			l.lower = int(number(v))
+			l.lower = int(r.uint32(n, v))
 		case unix.IFLA_LINK_NETNSID:
 			elsewhere = true
 		case unix.IFLA_PROMISCUITY:
-			l.promiscuity = int(number(v))
+			l.promiscuity = int(r.uint32(n, v))
 		case unix.IFLA_PHYS_SWITCH_ID:
 			l.inSwitch = len(v) > 0
 		case unix.IFLA_LINKINFO:
-			decodeLinkInfo(v, &l)
+			r.broken += decodeLinkInfo(v, &l)
 		}
 	})
+	l.known = r.has(unix.IFLA_MTU, unix.IFLA_PROMISCUITY) && l.name != ""
 	if elsewhere {
 		l.lower = 0 // the number is of another namespace
 	}
 	return l, nil
 }
 
-func decodeLinkInfo(data []byte, l *link) {
+func decodeLinkInfo(data []byte, l *link) (broken int) {
 	var slaveKind string
 	var info, slave []byte
-	attributes(data, func(n uint16, v []byte) {
+	broken = attributes(data, func(n uint16, v []byte) {
 		switch n {
 		case unix.IFLA_INFO_KIND:
 			l.kind = nlenc.String(v)
@@ -189,50 +233,60 @@ func decodeLinkInfo(data []byte, l *link) {
 	if slaveKind == "bridge" {
 		l.port = decodePort(slave)
 	}
+	return broken
 }
 
+// decodeBridge reads what net/bridge/br_netlink.c: br_fill_info wrote. What is
+// asked for at the end every kernel since 6.1 sends; the rest is sent only by
+// kernels that have it.
 func decodeBridge(data []byte) (o bridgeOptions) {
-	attributes(data, func(n uint16, v []byte) {
+	var r reader
+	r.broken += attributes(data, func(n uint16, v []byte) {
 		switch n {
 		case iflaBrForwardDelay:
-			o.forwardDelay = clock(v)
+			o.forwardDelay = r.clock(n, v)
 		case iflaBrAgeingTime:
-			o.ageing = clock(v)
+			o.ageing = r.clock(n, v)
 		case iflaBrStpState:
-			o.stp = flag(v)
+			o.stp = r.uint32(n, v) != 0
 		case iflaBrVlanFiltering:
-			o.vlanFiltering = flag(v)
+			o.vlanFiltering = r.flag(n, v)
 		case iflaBrVlanStats, iflaBrVlanStatsPort:
-			o.vlanStats = o.vlanStats || flag(v)
+			o.vlanStats = r.flag(n, v) || o.vlanStats
 		case iflaBrMultiBoolopt: // struct br_boolopt_multi: optval, optmask
-			o.mst = len(v) >= 4 && binary.NativeEndian.Uint32(v)&brBooloptMST != 0
+			o.mst = r.read(n, v, 8) && binary.NativeEndian.Uint32(v)&brBooloptMST != 0
 		}
 	})
+	o.known = r.has(iflaBrForwardDelay, iflaBrAgeingTime, iflaBrStpState, iflaBrVlanFiltering, iflaBrMultiBoolopt)
 	return o
 }
 
+// decodePort reads what net/bridge/br_netlink.c: br_port_fill_attrs wrote.
 func decodePort(data []byte) (o portOptions) {
 	o.isPort = true
-	attributes(data, func(n uint16, v []byte) {
+	var r reader
+	r.broken += attributes(data, func(n uint16, v []byte) {
 		switch n {
 		case iflaBrportState:
-			o.state = uint8(number(v))
+			o.state = r.uint8(n, v)
 		case iflaBrportMode:
-			o.hairpin = flag(v)
+			o.hairpin = r.flag(n, v)
 		case iflaBrportLearning:
-			o.learning = flag(v)
-		case iflaBrportProxyARP, iflaBrportProxyARPWifi, iflaBrportNeighSuppress, iflaBrportNeighVlanSupress:
-			o.proxiesNeig = o.proxiesNeig || flag(v)
+			o.learning = r.flag(n, v)
+		case iflaBrportProxyARP, iflaBrportProxyARPWifi, iflaBrportNeighSuppress, iflaBrportNeighVlanSuppress:
+			o.proxiesNeighbor = r.flag(n, v) || o.proxiesNeighbor
 		case iflaBrportVlanTunnel:
-			o.vlanTunnel = flag(v)
+			o.vlanTunnel = r.flag(n, v)
 		case iflaBrportIsolated:
-			o.isolated = flag(v)
+			o.isolated = r.flag(n, v)
 		case iflaBrportLocked:
-			o.locked = flag(v)
-		case iflaBrportBackupPort, iflaBrportBackupNhid:
-			o.backup = o.backup || flag(v)
+			o.locked = r.flag(n, v)
+		case iflaBrportBackupPort, iflaBrportBackupNhid: // sent only where there is one
+			o.backup = r.uint32(n, v) != 0 || o.backup
 		}
 	})
+	o.known = r.has(iflaBrportState, iflaBrportMode, iflaBrportLearning, iflaBrportProxyARP, iflaBrportProxyARPWifi,
+		iflaBrportNeighSuppress, iflaBrportVlanTunnel, iflaBrportIsolated, iflaBrportLocked)
 	return o
 }
 
@@ -242,43 +296,48 @@ type neigh struct {
 	station accel.Station
 }
 
-// decodeNeigh reads RTM_NEWNEIGH or RTM_DELNEIGH. It returns false for what is
-// not an entry of a bridge's own table: other families, rows of the device
-// itself (NTF_SELF) and of VXLAN share the messages.
-func decodeNeigh(data []byte) (neigh, bool) {
-	if len(data) < sizeofNdMsg || data[0] != unix.AF_BRIDGE {
-		return neigh{}, false
+// errNotOurs marks a message that is no entry of a bridge's own table: other
+// families, rows of the device itself (NTF_SELF) and of VXLAN share the type.
+var errNotOurs = errors.New("not an entry of a bridge")
+
+// decodeNeigh reads RTM_NEWNEIGH or RTM_DELNEIGH, which
+// net/bridge/br_fdb.c: fdb_fill_info wrote.
+func decodeNeigh(data []byte) (neigh, error) {
+	if len(data) < sizeofNdMsg {
+		return neigh{}, fmt.Errorf("an FDB message of %d bytes", len(data))
 	}
 	port := int(int32(binary.NativeEndian.Uint32(data[4:])))
 	state, flags := binary.NativeEndian.Uint16(data[8:]), data[10]
-	if flags&unix.NTF_SELF != 0 {
-		return neigh{}, false
+	if data[0] != unix.AF_BRIDGE || flags&unix.NTF_SELF != 0 {
+		return neigh{}, errNotOurs
 	}
 	var n neigh
-	haveMAC := false
-	attributes(data[sizeofNdMsg:], func(number16 uint16, v []byte) {
-		switch number16 {
+	var r reader
+	r.broken += attributes(data[sizeofNdMsg:], func(number uint16, v []byte) {
+		switch number {
 		case unix.NDA_LLADDR:
-			haveMAC = len(v) == len(n.station.MAC)
-			copy(n.station.MAC[:], v)
+			if r.read(number, v, len(n.station.MAC)) {
+				copy(n.station.MAC[:], v)
+			}
 		case unix.NDA_MASTER:
-			n.bridge = int(number(v))
-		case unix.NDA_VLAN:
-			n.station.VID = uint16(number(v))
-		case ndaFlagsExt:
-			n.station.NoSource = number(v)&ntfExtLocked != 0
+			n.bridge = int(r.uint32(number, v))
+		case unix.NDA_VLAN: // absent for VLAN 0
+			n.station.VID = r.uint16(number, v)
+		case ndaFlagsExt: // newer kernels only
+			n.station.NoSource = r.uint32(number, v)&ntfExtLocked != 0
 		}
 	})
-	if !haveMAC || n.bridge == 0 {
-		return neigh{}, false
+	if r.broken > 0 {
+		return neigh{}, errors.New("an FDB message with a broken attribute")
 	}
-	if port == n.bridge || state&unix.NUD_PERMANENT != 0 {
-		n.station.Local = true
+	if n.bridge == 0 || !r.has(unix.NDA_LLADDR) {
+		return neigh{}, errNotOurs
 	}
 	if port != n.bridge {
 		n.station.Port = port
 	}
-	return n, true
+	n.station.Local = port == n.bridge || state&unix.NUD_PERMANENT != 0
+	return n, nil
 }
 
 // encodeNeighRequest is RTM_GETNEIGH for one entry of a bridge
@@ -303,11 +362,15 @@ func ndMsg() []byte {
 	return b
 }
 
-// encodeLinkRequest is RTM_GETLINK for one interface; 0 for a dump of all.
-func encodeLinkRequest(ifindex int) []byte {
+// encodeLinkRequest is RTM_GETLINK for one interface; 0 for a dump of all. The
+// statistics are left out: some drivers ask their hardware for them.
+func encodeLinkRequest(ifindex int) ([]byte, error) {
 	b := make([]byte, sizeofIfInfoMsg)
 	binary.NativeEndian.PutUint32(b[4:], uint32(ifindex))
-	return b
+	e := netlink.NewAttributeEncoder()
+	e.Uint32(unix.IFLA_EXT_MASK, unix.RTEXT_FILTER_SKIP_STATS)
+	attrs, err := e.Encode()
+	return append(b, attrs...), err
 }
 
 // tcIndex returns the ifindex of a tc message (struct tcmsg).

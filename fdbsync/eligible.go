@@ -12,8 +12,8 @@ import (
 // be the plain way of a frame leaves the bridge to the kernel.
 func bridgeReason(l link) accel.Reason {
 	switch {
-	case l.flags&unix.IFF_UP == 0:
-		return accel.BridgeDown
+	case !l.known || !l.bridge.known:
+		return accel.Unchecked
 	case l.bridge.vlanFiltering:
 		return accel.VLANFiltering
 	case l.bridge.mst:
@@ -50,6 +50,8 @@ type surroundings struct {
 func bothWays(l link, s surroundings) accel.Reason {
 	const carrier = unix.IFF_UP | unix.IFF_LOWER_UP
 	switch {
+	case !l.known || !l.port.known:
+		return accel.PortUnknown
 	case !l.ethernet:
 		return accel.PortNotEthernet
 	case l.flags&carrier != carrier:
@@ -60,7 +62,7 @@ func bothWays(l link, s surroundings) accel.Reason {
 		return accel.PortLocked
 	case l.port.vlanTunnel:
 		return accel.PortVLANTunnel
-	case l.port.proxiesNeig:
+	case l.port.proxiesNeighbor:
 		return accel.PortNeighbour
 	case l.port.hairpin:
 		return accel.PortHairpin

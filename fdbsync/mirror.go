@@ -17,7 +17,7 @@ import (
 type mirror struct {
 	name   string
 	plane  Dataplane
-	kernel *kernel
+	kernel questions
 	logger *slog.Logger
 
 	on         bool // what the operator asked for
@@ -32,6 +32,16 @@ type mirror struct {
 	revoked    uint64     // Revocations at the last comparison
 	unmirrored int
 	retryPorts bool // try again to attach where it failed
+}
+
+// questions are what a mirror asks the kernel.
+type questions interface {
+	// link returns one interface; false if it does not exist (any more).
+	link(ifindex int) (link, bool, error)
+	// fdb calls f for every row of the bridge's table, some twice, some never.
+	fdb(bridge int, f func(accel.Station)) error
+	// station returns one entry; nil if there is none.
+	station(bridge int, key accel.StationKey) (*accel.Station, error)
 }
 
 // member is a port as the data plane was told.

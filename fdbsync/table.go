@@ -87,11 +87,11 @@ func (t *table) remove(k accel.StationKey) {
 // after its last row.
 func (t *table) beginDump() { t.dump++ }
 
-// endDump ends it: the rows that it did not show are asked for with the next
-// batch.
+// endDump ends it: the active stations that it did not show are asked for with
+// the next batch. The others are anyway.
 func (t *table) endDump() {
 	for k, r := range t.rows {
-		if r.seen != t.dump {
+		if r.seen != t.dump && r.phase == active {
 			t.asked[k] = struct{}{}
 		}
 	}

@@ -1,0 +1,273 @@
+package fdbsync
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/shunt-dev/shunt/accel"
+)
+
+// at is the station with that number behind a port.
+func at(number byte, port int) accel.Station {
+	return accel.Station{StationKey: accel.StationKey{MAC: accel.MAC{2, 0, 0, 0, 0, number}}, Port: port}
+}
+
+// tableWith has one station in the given phase.
+func tableWith(s accel.Station, p phase) *table {
+	t := newTable()
+	t.claim(s)
+	if p == claimed {
+		return t
+	}
+	t.nextBatch()
+	if p == active {
+		t.answer(s.StationKey, &s)
+	}
+	return t
+}
+
+func (t *table) phaseOf(k accel.StationKey) (phase, bool) {
+	if r := t.rows[k]; r != nil {
+		return r.phase, true
+	}
+	return 0, false
+}
+
+func wantPhase(t *testing.T, table *table, k accel.StationKey, want phase) {
+	t.Helper()
+	if got, ok := table.phaseOf(k); !ok || got != want {
+		t.Errorf("the station is in phase %d (known %v), want %d", got, ok, want)
+	}
+}
+
+func wantNextBatch(t *testing.T, table *table, admit, ask int) {
+	t.Helper()
+	if b := table.nextBatch(); len(b.admit) != admit || len(b.ask) != ask {
+		t.Errorf("the batch admits %d and asks for %d, want %d and %d", len(b.admit), len(b.ask), admit, ask)
+	}
+}
+
+func TestClaimBecomesActiveThroughTheKernelsAnswer(t *testing.T) {
+	s := at(1, 10)
+	table := newTable()
+	if table.claim(s) {
+		t.Error("a first claim revokes something")
+	}
+	b := table.nextBatch()
+	if !slices.Equal(b.admit, []accel.Station{s}) || !slices.Equal(b.ask, []accel.StationKey{s.StationKey}) {
+		t.Errorf("the batch is %+v", b)
+	}
+	wantPhase(t, table, s.StationKey, candidate)
+	if got := table.answer(s.StationKey, &s); got != activateIt {
+		t.Errorf("the kernel's yes does %d", got)
+	}
+	wantPhase(t, table, s.StationKey, active)
+	wantNextBatch(t, table, 0, 0)
+}
+
+func TestClaimOfTheSameChangesNothing(t *testing.T) {
+	for _, p := range []phase{claimed, candidate, active} {
+		s := at(1, 10)
+		table := tableWith(s, p)
+		s.Active = true // whoever says so
+		if table.claim(s) {
+			t.Errorf("phase %d: the same claim revokes", p)
+		}
+		wantPhase(t, table, s.StationKey, p)
+	}
+}
+
+func TestClaimOfAnotherRevokes(t *testing.T) {
+	changes := map[string]func(*accel.Station){
+		"port":   func(s *accel.Station) { s.Port = 11 },
+		"local":  func(s *accel.Station) { s.Local = true },
+		"locked": func(s *accel.Station) { s.NoSource = true },
+	}
+	for name, change := range changes {
+		for _, p := range []phase{claimed, candidate, active} {
+			s := at(1, 10)
+			table := tableWith(s, p)
+			change(&s)
+			if !table.claim(s) {
+				t.Errorf("%s, phase %d: nothing is revoked", name, p)
+			}
+			wantPhase(t, table, s.StationKey, claimed)
+			wantNextBatch(t, table, 1, 1)
+		}
+	}
+}
+
+func TestAnswerToAnOldQuestion(t *testing.T) {
+	s, moved := at(1, 10), at(1, 11)
+	for name, c := range map[string]struct {
+		meanwhile func(*table)
+		kernel    *accel.Station
+		want      action
+	}{
+		"removed":               {func(t *table) { t.remove(s.StationKey) }, &s, revokeIt},
+		"removed and back":      {func(t *table) { t.remove(s.StationKey); t.claim(s) }, &s, nothing},
+		"moved":                 {func(t *table) { t.claim(moved) }, &moved, nothing},
+		"moved, and the kernel": {func(t *table) { t.claim(moved) }, &s, revokeIt},
+		"there and back":        {func(t *table) { t.claim(moved); t.claim(s) }, &s, nothing},
+		"gone in the kernel":    {func(*table) {}, nil, revokeIt},
+		"moved in the kernel":   {func(*table) {}, &moved, revokeIt},
+	} {
+		table := tableWith(s, candidate)
+		c.meanwhile(table)
+		if got := table.answer(s.StationKey, c.kernel); got != c.want {
+			t.Errorf("%s: the answer does %d, want %d", name, got, c.want)
+		}
+		if p, ok := table.phaseOf(s.StationKey); ok && p != claimed {
+			t.Errorf("%s: the station is in phase %d", name, p)
+		}
+	}
+}
+
+func TestDumpThatLacksARowAsksForIt(t *testing.T) {
+	s := at(1, 10)
+	table := tableWith(s, active)
+	table.beginDump()
+	table.endDump()
+	wantPhase(t, table, s.StationKey, active)
+	b := table.nextBatch()
+	if len(b.admit) != 0 || !slices.Equal(b.ask, []accel.StationKey{s.StationKey}) {
+		t.Fatalf("the batch is %+v, want one question", b)
+	}
+	if got := table.answer(s.StationKey, &s); got != nothing {
+		t.Errorf("a row that is there after all: %d", got)
+	}
+	wantPhase(t, table, s.StationKey, active)
+}
+
+func TestDumpAsksForActiveStationsOnly(t *testing.T) {
+	for _, p := range []phase{claimed, candidate} {
+		table := tableWith(at(1, 10), p)
+		table.beginDump()
+		table.endDump()
+		if len(table.asked) != 0 {
+			t.Errorf("phase %d: it will be asked for twice", p)
+		}
+	}
+}
+
+func TestStationThatTheDumpLacksAndTheKernelToo(t *testing.T) {
+	s := at(1, 10)
+	table := tableWith(s, active)
+	table.beginDump()
+	table.endDump()
+	table.nextBatch()
+	if got := table.answer(s.StationKey, nil); got != revokeIt {
+		t.Errorf("the kernel's no does %d", got)
+	}
+	if len(table.rows) != 0 {
+		t.Error("the row is still there")
+	}
+}
+
+func TestDumpThatShowsARowTwice(t *testing.T) {
+	s := at(1, 10)
+	table := tableWith(s, active)
+	table.beginDump()
+	if table.claim(s) || table.claim(s) {
+		t.Error("the same row revokes")
+	}
+	table.endDump()
+	wantNextBatch(t, table, 0, 0)
+}
+
+func TestLostCandidateIsTriedAgainWhenAsked(t *testing.T) {
+	s := at(1, 10)
+	table := tableWith(s, active)
+	table.lost([]accel.StationKey{s.StationKey, at(2, 10).StationKey})
+	wantPhase(t, table, s.StationKey, claimed)
+	wantNextBatch(t, table, 0, 0)
+	if _, pending, unmirrored := table.counts(); pending != 0 || unmirrored != 1 {
+		t.Errorf("%d pending and %d unmirrored, want 0 and 1", pending, unmirrored)
+	}
+	table.again()
+	wantNextBatch(t, table, 1, 1)
+}
+
+func TestLostStationThatIsRemovedIsNotTriedAgain(t *testing.T) {
+	s := at(1, 10)
+	table := tableWith(s, active)
+	table.lost([]accel.StationKey{s.StationKey})
+	table.remove(s.StationKey)
+	table.again()
+	wantNextBatch(t, table, 0, 0)
+}
+
+func TestTakenBackBatchComesAgain(t *testing.T) {
+	s, old := at(1, 10), at(2, 10)
+	table := tableWith(old, active)
+	table.beginDump()
+	table.endDump()
+	table.claim(s)
+	table.claim(at(3, 10))
+	b := table.nextBatch()
+	table.remove(at(3, 10).StationKey)
+	table.takeBack(b)
+	wantPhase(t, table, s.StationKey, claimed)
+	wantPhase(t, table, old.StationKey, active)
+	wantNextBatch(t, table, 1, 2)
+}
+
+func TestCompare(t *testing.T) {
+	s, other := at(1, 10), at(1, 11)
+	isActive := func(s accel.Station) accel.Station { s.Active = true; return s }
+	for name, c := range map[string]struct {
+		phase  phase
+		held   []accel.Station
+		revoke bool
+		after  phase
+	}{
+		"both active":              {active, []accel.Station{isActive(s)}, false, active},
+		"revoked by a program":     {active, nil, false, claimed},
+		"only a candidate is held": {active, []accel.Station{s}, false, claimed},
+		"another port":             {active, []accel.Station{isActive(other)}, true, claimed},
+		"active without an answer": {candidate, []accel.Station{isActive(s)}, true, candidate},
+		"candidate":                {candidate, []accel.Station{s}, false, candidate},
+		"candidate without entry":  {candidate, nil, false, candidate},
+	} {
+		table := tableWith(s, c.phase)
+		if revoke := table.compare(c.held); (len(revoke) == 1) != c.revoke {
+			t.Errorf("%s: revokes %v, want %v", name, revoke, c.revoke)
+		}
+		if p, _ := table.phaseOf(s.StationKey); p != c.after {
+			t.Errorf("%s: then in phase %d, want %d", name, p, c.after)
+		}
+	}
+	if revoke := newTable().compare([]accel.Station{isActive(s)}); len(revoke) != 1 {
+		t.Error("a station that nobody knows is kept")
+	}
+}
+
+func TestStationsAreSortedAndCounted(t *testing.T) {
+	table := newTable()
+	inVLAN := at(1, 10)
+	inVLAN.VID = 7
+	host := at(9, 0)
+	host.Local = true
+	for _, s := range []accel.Station{inVLAN, at(3, 11), at(2, 10), host} {
+		table.claim(s)
+		table.nextBatch()
+		table.answer(s.StationKey, &s)
+	}
+	table.claim(at(4, 11))
+	var order []byte
+	for _, s := range table.stations() {
+		order = append(order, s.MAC[5])
+		if s.Active != (s.MAC[5] != 4) {
+			t.Errorf("%v is shown with Active=%v", s.StationKey, s.Active)
+		}
+	}
+	if !slices.Equal(order, []byte{2, 3, 4, 9, 1}) {
+		t.Errorf("the order is %v", order)
+	}
+	if behind := table.activeBehind(); behind[10] != 2 || behind[11] != 1 || len(behind) != 2 {
+		t.Errorf("the stations behind the ports are %v", behind)
+	}
+	if activeRows, pending, _ := table.counts(); activeRows != 4 || pending != 1 {
+		t.Errorf("%d active and %d pending, want 4 and 1", activeRows, pending)
+	}
+}
