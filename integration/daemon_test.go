@@ -31,6 +31,9 @@ func run(m *testing.M) int {
 	if os.Getenv(becomeShunt) != "" {
 		return m.Run() // a child that tests nothing
 	}
+	if binary = os.Getenv("SHUNT_BINARY"); binary != "" {
+		return m.Run() // where nothing can be built, in the VM
+	}
 	dir, err := os.MkdirTemp("", "shunt-test-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

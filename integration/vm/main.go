@@ -1,0 +1,323 @@
+// Command vm runs shunt's integration tests on another kernel: it boots one of
+// Debian's in QEMU, without KVM, with nothing in it but the tests.
+//
+//	go run ./integration/vm [-kernel 6.1|6.12] [-timeout 20m] [-- TEST FLAGS]
+//
+// It needs qemu-system-x86, busybox-static, cpio and kmod, and apt for the
+// kernel's package, which it keeps in the user's cache directory.
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// metaPackages name the packages that depend on the newest kernel of a series.
+var metaPackages = map[string]string{"6.1": "linux-image-amd64", "6.12": "linux-image-6.12-amd64"}
+
+// modules are what the tests need of a kernel that has it all in modules.
+var modules = []string{
+	"bridge", "br_netfilter", "veth", "tun", "8021q", "macvlan", "dummy", "ifb", "bonding", "vxlan",
+	"sch_ingress", "cls_bpf", "cls_u32", "act_gact", "nf_tables", "nft_chain_nat", "nft_ct", "nfnetlink",
+}
+
+func main() {
+	kernel := flag.String("kernel", "6.12", "the `series` of Debian's kernel: 6.1 or 6.12")
+	timeout := flag.Duration("timeout", 20*time.Minute, "end the machine after this `time`")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, *timeout)
+	defer cancel()
+	if err := run(ctx, *kernel, flag.Args()); err != nil {
+		fmt.Fprintln(os.Stderr, "vm:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, series string, testFlags []string) error {
+	if err := checkTools(); err != nil {
+		return err
+	}
+	image, err := fetchKernel(series)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "shunt-vm-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	initrd, err := buildInitrd(dir, image, testFlags)
+	if err != nil {
+		return err
+	}
+	return boot(ctx, image, initrd)
+}
+
+// checkTools names the packages of what is missing.
+func checkTools() error {
+	var missing []string
+	for tool, pkg := range map[string]string{
+		"qemu-system-x86_64": "qemu-system-x86", "/bin/busybox": "busybox-static", "cpio": "cpio",
+		"/sbin/depmod": "kmod", "apt-get": "apt", "dpkg-deb": "dpkg",
+	} {
+		if _, err := exec.LookPath(tool); err != nil {
+			missing = append(missing, pkg)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("packages are missing: apt-get install %s", strings.Join(missing, " "))
+	}
+	return nil
+}
+
+// kernelImage is an unpacked kernel package.
+type kernelImage struct {
+	release string // as uname -r says
+	root    string
+}
+
+func (k kernelImage) vmlinuz() string { return filepath.Join(k.root, "boot", "vmlinuz-"+k.release) }
+
+// fetchKernel downloads and unpacks the newest kernel of the series, unless
+// that was done before.
+func fetchKernel(series string) (kernelImage, error) {
+	meta, ok := metaPackages[series]
+	if !ok {
+		return kernelImage{}, fmt.Errorf("no kernel %s: it may be 6.1 or 6.12", series)
+	}
+	pkg, err := dependency(meta)
+	if err != nil {
+		return kernelImage{}, err
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return kernelImage{}, err
+	}
+	k := kernelImage{release: strings.TrimPrefix(pkg, "linux-image-"), root: filepath.Join(cache, "shunt", "vm", pkg)}
+	if _, err := os.Stat(k.vmlinuz()); err == nil {
+		return k, nil
+	}
+	return k, unpack(pkg, k.root)
+}
+
+// dependency returns the kernel package that a meta-package stands for.
+func dependency(meta string) (string, error) {
+	out, err := exec.Command("apt-cache", "depends", meta).Output()
+	if err != nil {
+		return "", fmt.Errorf("ask apt for %s: %w (run apt-get update first)", meta, err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if _, pkg, ok := strings.Cut(line, "Depends: "); ok && strings.HasPrefix(pkg, "linux-image-") {
+			return strings.TrimSpace(pkg), nil
+		}
+	}
+	return "", fmt.Errorf("apt does not know a kernel behind %s: run apt-get update first", meta)
+}
+
+func unpack(pkg, root string) error {
+	dir, err := os.MkdirTemp("", "shunt-vm-deb-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // apt downloads as a user of its own
+		return err
+	}
+	fmt.Println("vm: download", pkg)
+	if err := command(dir, "apt-get", "download", pkg); err != nil {
+		return err
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.deb"))
+	if err != nil || len(files) != 1 {
+		return errors.Join(err, fmt.Errorf("%d packages were downloaded", len(files)))
+	}
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return err
+	}
+	return command(dir, "dpkg-deb", "-x", files[0], root)
+}
+
+func command(dir, name string, args ...string) error {
+	cmd := exec.Command(name, args...)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", cmd, err, out)
+	}
+	return nil
+}
+
+// initScript is the machine's first process. The last line that it prints tells
+// how the tests ended.
+const initScript = `#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin HOME=/ TMPDIR=/tmp
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs tmp /tmp
+mount -t tmpfs run /run
+mkdir -p /dev/net /sys/fs/bpf
+mount -t bpf bpf /sys/fs/bpf
+echo /bin/modprobe > /proc/sys/kernel/modprobe
+for module in %s; do modprobe $module || echo "vm: no module $module"; done
+[ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200
+ip link set lo up
+uname -r
+cd /tests
+SHUNT_BINARY=/tests/shunt /tests/integration.test %s
+echo "vm: exit $?"
+poweroff -f
+`
+
+// buildInitrd makes a root of busybox, modules, the tests and shunt.
+func buildInitrd(dir string, k kernelImage, testFlags []string) (string, error) {
+	root := filepath.Join(dir, "root")
+	for _, sub := range []string{"bin", "sbin", "proc", "sys", "dev", "tmp", "run", "tests", "var/tmp"} {
+		if err := os.MkdirAll(filepath.Join(root, sub), 0o755); err != nil {
+			return "", err
+		}
+	}
+	if err := copyFile("/bin/busybox", filepath.Join(root, "bin", "busybox"), 0o755); err != nil {
+		return "", err
+	}
+	if err := buildTests(filepath.Join(root, "tests")); err != nil {
+		return "", err
+	}
+	if err := copyModules(root, k); err != nil {
+		return "", err
+	}
+	script := fmt.Sprintf(initScript, strings.Join(modules, " "), quote(testFlags))
+	if err := os.WriteFile(filepath.Join(root, "init"), []byte(script), 0o755); err != nil {
+		return "", err
+	}
+	initrd := filepath.Join(dir, "initrd")
+	return initrd, command(root, "sh", "-c", "find . | cpio -o -H newc --quiet > "+initrd)
+}
+
+func quote(args []string) string {
+	var b strings.Builder
+	for _, a := range args {
+		fmt.Fprintf(&b, " '%s'", strings.ReplaceAll(a, "'", `'\''`))
+	}
+	return b.String()
+}
+
+// buildTests compiles the tests and the program without cgo: there is no C
+// library in the machine.
+func buildTests(dir string) error {
+	for _, args := range [][]string{
+		{"build", "-o", filepath.Join(dir, "shunt"), "."},
+		{"test", "-c", "-o", filepath.Join(dir, "integration.test"), "./integration"},
+	} {
+		cmd := exec.Command("go", args...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", cmd, err, out)
+		}
+	}
+	return nil
+}
+
+// copyModules copies the modules that are needed and those that they need.
+func copyModules(root string, k kernelImage) error {
+	from := filepath.Join(k.root, "lib/modules", k.release)
+	if err := command("", "/sbin/depmod", "-b", k.root, k.release); err != nil {
+		return err
+	}
+	to := filepath.Join(root, "lib/modules", k.release)
+	for _, name := range modules {
+		paths, err := closure(k, name)
+		if err != nil {
+			return err
+		}
+		for _, path := range paths {
+			relative, err := filepath.Rel(from, path)
+			if err != nil {
+				return err
+			}
+			if err := copyFile(path, filepath.Join(to, relative), 0o644); err != nil {
+				return err
+			}
+		}
+	}
+	for _, list := range []string{"modules.order", "modules.builtin"} {
+		if err := copyFile(filepath.Join(from, list), filepath.Join(to, list), 0o644); err != nil {
+			return err
+		}
+	}
+	return command("", "/sbin/depmod", "-b", root, k.release)
+}
+
+// closure returns the files of a module and of those that it needs; none if the
+// kernel has it built in.
+func closure(k kernelImage, name string) (paths []string, err error) {
+	out, err := exec.Command("/sbin/modprobe", "-d", k.root, "-S", k.release, "--show-depends", name).Output()
+	if err != nil {
+		return nil, fmt.Errorf("kernel %s has no module %s: %w", k.release, name, err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "insmod "); ok {
+			paths = append(paths, strings.Fields(path)[0])
+		}
+	}
+	return paths, nil
+}
+
+func copyFile(from, to string, mode os.FileMode) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(to, data, mode)
+}
+
+// boot runs the machine and passes on what it prints. The tests' exit code is
+// the last word.
+func boot(ctx context.Context, k kernelImage, initrd string) error {
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
+		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3G",
+		"-nodefaults", "-nographic", "-no-reboot", "-serial", "stdio",
+		"-kernel", k.vmlinuz(), "-initrd", initrd,
+		"-append", "console=ttyS0 quiet panic=-1 mitigations=off")
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	code := "none"
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		line := strings.TrimRight(lines.Text(), "\r")
+		if c, ok := strings.CutPrefix(line, "vm: exit "); ok {
+			code = c
+		}
+		fmt.Println(line)
+	}
+	err = cmd.Wait()
+	if ctx.Err() != nil {
+		return fmt.Errorf("the machine was ended: %w", context.Cause(ctx))
+	}
+	if code != "0" {
+		return errors.Join(err, fmt.Errorf("the tests on %s ended with exit code %s", k.release, code))
+	}
+	return err
+}
