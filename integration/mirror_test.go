@@ -80,7 +80,7 @@ type fdb struct {
 func inBridge(t *testing.T, l *lab.Lab, f func(*fdb)) {
 	t.Helper()
 	err := l.Bridge.Do(func() error {
-		handle, err := netlink.NewHandle()
+		handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 		if err != nil {
 			return err
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 func TestNothingIsLostWhileShuntComesAndGoes(t *testing.T) {
-	for _, attach := range []string{"tcx", "clsact"} {
+	for _, attach := range hooks() {
 		t.Run(attach, func(t *testing.T) { testRestarts(t, attach) })
 	}
 }

@@ -82,7 +82,7 @@ static __always_inline void forget(const unsigned char *mac, __u16 vid, bool cou
 	struct station_key key = { .vid = vid };
 	struct station *s;
 	struct control *c;
-	__u32 zero = 0;
+	__u32 zero = 0, shard;
 	long err;
 
 	c = bpf_map_lookup_elem(&bridge, &zero);
@@ -99,7 +99,9 @@ static __always_inline void forget(const unsigned char *mac, __u16 vid, bool cou
 	}
 	if (counted)
 		__sync_fetch_and_add(&c->revoked, 1);
-	__sync_fetch_and_add(&c->epoch[(key.mac[4] ^ key.mac[5]) & (EPOCH_SHARDS - 1)], 1);
+	shard = key.mac[4] ^ key.mac[5];
+	barrier_var(shard); /* as in shunt.c */
+	__sync_fetch_and_add(&c->epoch[shard & (EPOCH_SHARDS - 1)], 1);
 }
 
 /* Every delete: ageing, flush, port down, by hand (net/bridge/br_fdb.c). */

@@ -93,7 +93,10 @@ static __always_inline enum reason class_of(const struct frame *f)
 
 static __always_inline __u32 shard(__u64 address)
 {
-	return (address >> 32 ^ address >> 40) & (EPOCH_SHARDS - 1);
+	__u32 n = address >> 32 ^ address >> 40;
+
+	barrier_var(n); /* or the mask ends up where Linux 6.1's verifier misses it */
+	return n & (EPOCH_SHARDS - 1);
 }
 
 static __always_inline struct flow *flow_of(const struct frame *f)
