@@ -55,38 +55,42 @@ type portOptions struct {
 	backup          bool
 }
 
-// Attribute numbers that golang.org/x/sys/unix lacks; include/uapi/linux/if_link.h.
+// The attributes that are read; include/uapi/linux/if_link.h.
 const (
-	iflaBrForwardDelay  = 1
-	iflaBrAgeingTime    = 4
-	iflaBrStpState      = 5
-	iflaBrVlanFiltering = 7
-	iflaBrVlanStats     = 41
-	iflaBrVlanStatsPort = 45
-	iflaBrMultiBoolopt  = 46
+	iflaBrForwardDelay  = unix.IFLA_BR_FORWARD_DELAY
+	iflaBrAgeingTime    = unix.IFLA_BR_AGEING_TIME
+	iflaBrStpState      = unix.IFLA_BR_STP_STATE
+	iflaBrVlanFiltering = unix.IFLA_BR_VLAN_FILTERING
+	iflaBrVlanStats     = unix.IFLA_BR_VLAN_STATS_ENABLED
+	iflaBrVlanStatsPort = unix.IFLA_BR_VLAN_STATS_PER_PORT
+	iflaBrMultiBoolopt  = unix.IFLA_BR_MULTI_BOOLOPT
 
-	iflaBrportState            = 1
-	iflaBrportMode             = 4 // hairpin
-	iflaBrportLearning         = 8
-	iflaBrportProxyARP         = 10
-	iflaBrportProxyARPWifi     = 11
-	iflaBrportVlanTunnel       = 29
-	iflaBrportNeighSuppress    = 32
-	iflaBrportIsolated         = 33
-	iflaBrportBackupPort       = 34
-	iflaBrportLocked           = 39
-	iflaBrportNeighVlanSuppress= 44
-	iflaBrportBackupNhid       = 45
+	iflaBrportState             = unix.IFLA_BRPORT_STATE
+	iflaBrportMode              = unix.IFLA_BRPORT_MODE // hairpin
+	iflaBrportLearning          = unix.IFLA_BRPORT_LEARNING
+	iflaBrportProxyARP          = unix.IFLA_BRPORT_PROXYARP
+	iflaBrportProxyARPWifi      = unix.IFLA_BRPORT_PROXYARP_WIFI
+	iflaBrportVlanTunnel        = unix.IFLA_BRPORT_VLAN_TUNNEL
+	iflaBrportNeighSuppress     = unix.IFLA_BRPORT_NEIGH_SUPPRESS
+	iflaBrportIsolated          = unix.IFLA_BRPORT_ISOLATED
+	iflaBrportBackupPort        = unix.IFLA_BRPORT_BACKUP_PORT
+	iflaBrportLocked            = unix.IFLA_BRPORT_LOCKED
+	iflaBrportNeighVlanSuppress = unix.IFLA_BRPORT_NEIGH_VLAN_SUPPRESS
+	iflaBrportBackupNhid        = unix.IFLA_BRPORT_BACKUP_NHID
 
-	brBooloptMST = 1 << 2 // BR_BOOLOPT_MST_ENABLE
+	sizeofIfInfoMsg = unix.SizeofIfInfomsg
+	sizeofNdMsg     = unix.SizeofNdMsg
+)
 
-	ndaFlagsExt       = 15 // NDA_FLAGS_EXT
-	ntfExtLocked      = 2  // NTF_EXT_LOCKED
-	userHZ            = 100
-	sizeofIfInfoMsg   = unix.SizeofIfInfomsg
-	sizeofNdMsg       = unix.SizeofNdMsg
-	attributeMask     = 0x3fff // without NLA_F_NESTED and NLA_F_NET_BYTEORDER
-	brStateForwarding = 3
+// What golang.org/x/sys/unix lacks, each with its header.
+const (
+	ndaFlagsExt          = 15     // NDA_FLAGS_EXT; neighbour.h
+	brBooloptMST         = 1 << 2 // BR_BOOLOPT_MST_ENABLE; if_bridge.h
+	brStateForwarding    = 3      // BR_STATE_FORWARDING; if_bridge.h
+	ntfExtLocked         = 1 << 1 // NTF_EXT_LOCKED; neighbour.h
+	rtextFilterSkipStats = 1 << 3 // RTEXT_FILTER_SKIP_STATS; rtnetlink.h
+	attributeMask        = 0x3fff // NLA_TYPE_MASK; netlink.h
+	userHZ               = 100    // of clock_t
 )
 
 // attributes calls f for each attribute that is whole, and says how many bytes
@@ -368,7 +372,7 @@ func encodeLinkRequest(ifindex int) ([]byte, error) {
 	b := make([]byte, sizeofIfInfoMsg)
 	binary.NativeEndian.PutUint32(b[4:], uint32(ifindex))
 	e := netlink.NewAttributeEncoder()
-	e.Uint32(unix.IFLA_EXT_MASK, unix.RTEXT_FILTER_SKIP_STATS)
+	e.Uint32(unix.IFLA_EXT_MASK, rtextFilterSkipStats)
 	attrs, err := e.Encode()
 	return append(b, attrs...), err
 }

@@ -1,7 +1,6 @@
 package fdbsync
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -9,49 +8,45 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/shunt-dev/shunt/accel"
 )
 
 // mirror holds one configured bridge: what the kernel said of it, and what the
 // data plane was told. Its methods are called by the syncer only.
 type mirror struct {
-	name   string
-	plane  Dataplane
-	kernel questions
-	logger *slog.Logger
+	name     string
+	stations int // how many the data plane takes
+	plane    Dataplane
+	kernel   kernel
+	logger   *slog.Logger
 
 	on         bool // what the operator asked for
 	present    bool // the bridge exists
 	link       link // the bridge's own
 	synced     bool // every entry was confirmed since the table was last read
 	table      *table
-	waiting    *batch    // admitted, to be asked for
-	askAt      time.Time // when the grace period of waiting is over
+	waiting    []accel.StationKey // admitted, or missed by a dump: to be asked for
+	askAt      time.Time          // when the grace period of waiting is over
 	ports      map[int]*member
 	gate       accel.Gate // as the data plane was last told
 	revoked    uint64     // Revocations at the last comparison
-	unmirrored int
-	retryPorts bool // try again to attach where it failed
+	full       bool       // it was said that there is no room
+	retryPorts bool       // try again to attach where it failed
 }
 
-// questions are what a mirror asks the kernel.
-type questions interface {
-	// link returns one interface; false if it does not exist (any more).
-	link(ifindex int) (link, bool, error)
-	// fdb calls f for every row of the bridge's table, some twice, some never.
-	fdb(bridge int, f func(accel.Station)) error
-	// station returns one entry; nil if there is none.
-	station(bridge int, key accel.StationKey) (*accel.Station, error)
-}
-
-// member is a port as the data plane was told.
+// member is a port, and what the data plane was told of it.
 type member struct {
 	link     link
+	around   surroundings
 	told     accel.Port
 	attached bool
 	failure  error // why it could not be attached
-	tc       accel.Reason
 }
+
+// want is the port as the data plane should have it.
+func (p *member) want() accel.Port { return portOf(p.link, p.around) }
 
 // gracePeriod is the time between a candidate's admission and the question
 // whether the kernel has it. An entry that the kernel was removing at the
@@ -59,13 +54,17 @@ type member struct {
 // behind its tracepoint); it batches the questions too.
 const gracePeriod = 10 * time.Millisecond
 
+// questions is how many entries are asked for at once. What the kernel answered
+// must be acted on soon, and events, the lease and the operator wait meanwhile.
+const questions = 256
+
 // appear opens the bridge in the data plane, its gate shut.
 func (m *mirror) appear(l link) error {
 	if err := m.plane.OpenBridge(accel.Bridge{Name: m.name, Ifindex: l.ifindex}); err != nil {
 		return err
 	}
 	m.present, m.link, m.synced = true, l, false
-	m.table, m.waiting = newTable(), nil
+	m.table, m.waiting, m.full, m.revoked = newTable(m.stations), nil, false, 0
 	m.ports = make(map[int]*member)
 	m.gate = accel.Gate{Reason: accel.Syncing}
 	return m.plane.SetGate(l.ifindex, m.gate)
@@ -98,21 +97,17 @@ func (m *mirror) read() error {
 	return m.plane.Revoke(m.link.ifindex, stale)
 }
 
-// resync shuts the gate and reads the table again, since events were lost.
-func (m *mirror) resync() error {
+// distrust shuts the gate until the table was read again.
+func (m *mirror) distrust() error {
 	m.synced = false
-	if m.waiting != nil {
-		m.table.takeBack(*m.waiting)
-		m.waiting = nil
+	m.table.takeBack(m.waiting)
+	m.waiting = nil
+	if m.gate.Reason != accel.Fast {
+		return nil
 	}
 	shut := m.gate
-	if shut.Reason == accel.Fast {
-		shut.Reason = accel.Syncing
-	}
-	if err := m.setGate(shut); err != nil {
-		return err
-	}
-	return errors.Join(m.read(), m.compare())
+	shut.Reason = accel.Syncing
+	return m.setGate(shut)
 }
 
 // compare holds the data plane against the table.
@@ -158,48 +153,57 @@ func (m *mirror) delNeigh(k accel.StationKey) error {
 // period is over the kernel is asked for them. It returns when to call again;
 // zero if nothing waits.
 func (m *mirror) advance(now time.Time) (time.Time, error) {
-	if m.waiting != nil && !now.Before(m.askAt) {
-		b := m.waiting
-		m.waiting = nil
-		if err := m.confirm(b.ask); err != nil {
-			return time.Time{}, err
-		}
+	if len(m.waiting) == 0 {
+		return m.admit(now)
 	}
-	if m.waiting == nil {
-		b := m.table.nextBatch()
-		if b.empty() {
-			m.synced = true
-			return time.Time{}, nil
-		}
-		unmirrored, err := m.plane.Admit(m.link.ifindex, b.admit)
-		if err != nil {
-			return time.Time{}, err
-		}
-		m.setUnmirrored(unmirrored)
-		m.waiting, m.askAt = &b, now.Add(gracePeriod)
+	if now.Before(m.askAt) {
+		return m.askAt, nil
 	}
-	return m.askAt, nil
+	keys := m.waiting[:min(questions, len(m.waiting))]
+	if err := m.confirm(keys); err != nil {
+		return time.Time{}, err
+	}
+	m.waiting = m.waiting[len(keys):]
+	if len(m.waiting) > 0 {
+		return m.askAt, nil
+	}
+	m.synced = true
+	return m.admit(now)
 }
 
-func (m *mirror) setUnmirrored(n int) {
-	if n > 0 && m.unmirrored == 0 {
-		m.logger.Warn("the station map is full: the stations that do not fit take the slow path; raise max_stations", "unmirrored", n)
+// admit makes the next batch of candidates.
+func (m *mirror) admit(now time.Time) (time.Time, error) {
+	b := m.table.nextBatch()
+	m.tellIfFull(m.table.isFull())
+	if b.empty() {
+		m.synced = true
+		return time.Time{}, nil
 	}
-	m.unmirrored = n
+	m.waiting, m.askAt = b.ask, now.Add(gracePeriod)
+	refused, err := m.plane.Admit(m.link.ifindex, b.admit)
+	m.tellIfFull(m.full || refused > 0)
+	return m.askAt, err
 }
 
-// confirm asks the kernel for every candidate and acts on its answers.
+func (m *mirror) tellIfFull(full bool) {
+	if full && !m.full {
+		m.logger.Warn("the station map is full: the stations that do not fit take the slow path; raise max_stations")
+	}
+	m.full = full
+}
+
+// confirm asks the kernel for candidates and acts on its answers.
 func (m *mirror) confirm(keys []accel.StationKey) error {
+	answers, err := m.kernel.stations(m.link.ifindex, keys)
+	if err != nil {
+		return err
+	}
 	var activate []accel.Station
 	var revoke []accel.StationKey
-	for _, k := range keys {
-		answer, err := m.kernel.station(m.link.ifindex, k)
-		if err != nil {
-			return err
-		}
-		switch m.table.answer(k, answer) {
+	for i, k := range keys {
+		switch m.table.answer(k, answers[i]) {
 		case activateIt:
-			activate = append(activate, *answer)
+			activate = append(activate, *answers[i])
 		case revokeIt:
 			revoke = append(revoke, k)
 		}
@@ -209,28 +213,31 @@ func (m *mirror) confirm(keys []accel.StationKey) error {
 	}
 	lost, err := m.plane.Activate(m.link.ifindex, activate)
 	m.table.lost(lost)
-	m.synced = true
 	return err
 }
 
-// wantGate is the gate as it should be.
+// wantGate is the gate as it should be. The order of the reasons is that in
+// which an operator has to see to them.
 func (m *mirror) wantGate(fw firewall, fwErr error) accel.Gate {
 	g := accel.Gate{Keepalive: keepaliveOf(m.link.bridge), CheckIP: fw.brNetfilter}
-	switch own := bridgeReason(m.link); {
+	own := bridgeReason(m.link)
+	switch {
+	case m.link.known && m.link.flags&unix.IFF_UP == 0:
+		g.Reason = accel.BridgeDown
 	case !m.on:
 		g.Reason = accel.Off
+	case !m.synced:
+		g.Reason = accel.Syncing
 	case own != accel.Fast:
 		g.Reason = own
-	case fwErr != nil:
-		g.Reason = accel.Unchecked
 	case fw.bridge:
 		g.Reason = accel.BridgeNetfilter
 	case fw.ip && fw.brNetfilter:
 		g.Reason = accel.BrNetfilter
+	case fwErr != nil:
+		g.Reason = accel.Unchecked
 	case m.unwatched():
 		g.Reason = accel.Unwatched
-	case !m.synced:
-		g.Reason = accel.Syncing
 	}
 	return g
 }
@@ -266,44 +273,61 @@ func (m *mirror) logReason(r accel.Reason) {
 	m.logger.Info("the fast path is shut", "reason", r.String(), "because", r.Text())
 }
 
-// settle brings ports and gate to where they should be. What shuts comes first,
-// what opens last.
+// settle brings ports and gate to where they should be: what shuts comes first,
+// what opens last, and what takes time, attaching, in between.
 func (m *mirror) settle(links map[int]link, fw firewall, fwErr error) error {
-	shut := m.wantGate(fw, fwErr)
-	if shut.Reason != accel.Fast {
-		if err := m.setGate(shut); err != nil {
+	left := m.takePorts(links, fw)
+	if g := m.wantGate(fw, fwErr); g.Reason != accel.Fast || m.gate.Reason == accel.Fast {
+		if err := m.setGate(g); err != nil {
 			return err
 		}
 	}
-	if err := m.settlePorts(links, fw); err != nil {
+	if err := m.setPorts(func(from, to accel.Port) bool { return !opens(from, to) }); err != nil {
+		return err
+	}
+	for _, ifindex := range left {
+		if err := m.forgetPort(ifindex); err != nil {
+			return err
+		}
+	}
+	m.attachPorts()
+	if err := m.setPorts(func(accel.Port, accel.Port) bool { return true }); err != nil {
 		return err
 	}
 	return m.setGate(m.wantGate(fw, fwErr))
 }
 
-func (m *mirror) settlePorts(links map[int]link, fw firewall) error {
+// opens says whether a port may do more than before.
+func opens(from, to accel.Port) bool {
+	return from.In != accel.Fast && to.In == accel.Fast ||
+		from.Out != accel.Fast && to.Out == accel.Fast ||
+		from.Isolated && !to.Isolated || from.MTU < to.MTU
+}
+
+// takePorts takes in how the ports are now, and returns those that left.
+func (m *mirror) takePorts(links map[int]link, fw firewall) (left []int) {
 	for ifindex := range m.ports {
-		if l, ok := links[ifindex]; ok && l.master == m.link.ifindex && l.port.isPort {
-			continue
-		}
-		delete(m.ports, ifindex)
-		if err := m.plane.DetachPort(m.link.ifindex, ifindex); err != nil {
-			return err
+		if !m.isPort(links[ifindex]) {
+			left = append(left, ifindex)
 		}
 	}
 	vlanDevices := vlanDevicesOn(links)
-	for _, ifindex := range slices.Sorted(maps.Keys(links)) {
-		l := links[ifindex]
-		if l.master != m.link.ifindex || !l.port.isPort {
+	for ifindex, l := range links {
+		if !m.isPort(l) {
 			continue
 		}
-		around := surroundings{vlanDevice: vlanDevices[ifindex], netfilter: fw.on(l.name)}
-		if err := m.settlePort(l, around); err != nil {
-			return err
+		p := m.ports[ifindex]
+		if p == nil {
+			p = &member{}
+			m.ports[ifindex] = p
 		}
+		p.link = l
+		p.around.vlanDevice, p.around.netfilter = vlanDevices[ifindex], fw.on(l.name)
 	}
-	return nil
+	return left
 }
+
+func (m *mirror) isPort(l link) bool { return l.port.isPort && l.master == m.link.ifindex }
 
 func vlanDevicesOn(links map[int]link) map[int]bool {
 	on := make(map[int]bool)
@@ -315,34 +339,46 @@ func vlanDevicesOn(links map[int]link) map[int]bool {
 	return on
 }
 
-func (m *mirror) settlePort(l link, around surroundings) error {
-	p := m.ports[l.ifindex]
-	if p == nil {
-		p = &member{}
-		m.ports[l.ifindex] = p
-	}
-	p.link = l
-	if !p.attached {
-		if p.failure != nil && !m.retryPorts {
-			return nil
+// setPorts tells the data plane what changed of the ports.
+func (m *mirror) setPorts(which func(from, to accel.Port) bool) error {
+	for _, ifindex := range slices.Sorted(maps.Keys(m.ports)) {
+		p := m.ports[ifindex]
+		want := p.want()
+		if !p.attached || want == p.told || !which(p.told, want) {
+			continue
 		}
-		m.attach(p)
-		if !p.attached {
-			return nil
+		if want.In != p.told.In || want.Out != p.told.Out {
+			m.logger.Info("port", "port", want.Name, "in", want.In.String(), "out", want.Out.String())
+		}
+		p.told = want
+		if err := m.plane.SetPort(m.link.ifindex, want); err != nil {
+			return err
 		}
 	}
-	around.tc = p.tc
-	want := portOf(l, around)
-	if want == p.told {
-		return nil
-	}
-	m.logger.Info("port", "port", want.Name, "in", want.In.String(), "out", want.Out.String(), "mtu", want.MTU)
-	p.told = want
-	return m.plane.SetPort(m.link.ifindex, want)
+	return nil
 }
 
-// attach puts the program on a port that has none, as one that may not be used
-// yet. A port that is gone by now is no failure: its event is on the way.
+// forgetPort takes the program off a port that is no longer one.
+func (m *mirror) forgetPort(ifindex int) error {
+	if m.ports[ifindex] == nil {
+		return nil
+	}
+	delete(m.ports, ifindex)
+	return m.plane.DetachPort(m.link.ifindex, ifindex)
+}
+
+// attachPorts puts the program on the ports that have none, as on ones that may
+// not be used yet.
+func (m *mirror) attachPorts() {
+	for _, ifindex := range slices.Sorted(maps.Keys(m.ports)) {
+		if p := m.ports[ifindex]; !p.attached && (p.failure == nil || m.retryPorts) {
+			m.attach(p)
+		}
+	}
+}
+
+// attach attaches one port. A port that is gone by now is no failure: its event
+// is on the way.
 func (m *mirror) attach(p *member) {
 	p.told = accel.Port{Name: p.link.name, Ifindex: p.link.ifindex, MTU: p.link.mtu,
 		In: accel.PortUnknown, Out: accel.PortUnknown}
@@ -366,10 +402,12 @@ func (m *mirror) attach(p *member) {
 func (m *mirror) lookAtPort(p *member) {
 	reason, err := m.plane.Coexist(m.link.ifindex, p.link.ifindex)
 	if err != nil {
-		m.logger.Warn("cannot see what else is on the port, so it takes the slow path", "port", p.link.name, "error", err)
+		if p.around.tc != accel.PortForeignTC {
+			m.logger.Warn("cannot see what else is on the port, so it takes the slow path", "port", p.link.name, "error", err)
+		}
 		reason = accel.PortForeignTC
 	}
-	p.tc = reason
+	p.around.tc = reason
 }
 
 // lookAround looks at every port for other tc programs.

@@ -187,17 +187,25 @@ func threadNet(name string) string { return filepath.Join("/proc/thread-self/net
 
 // listenFirewall opens a socket for the events of nf_tables; nil where there is
 // no nf_tables, and so nothing to hear of.
-func listenFirewall() (*netlink.Conn, error) {
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+func listenFirewall() (*listener, error) {
+	l, err := newListener(dialFirewall)
 	if errors.Is(err, unix.EPROTONOSUPPORT) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen to the firewall's events: %w", err)
 	}
+	return l, nil
+}
+
+func dialFirewall() (*netlink.Conn, error) {
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, err
+	}
 	if err := c.JoinGroup(nfnlGroupNftable); err != nil {
 		c.Close()
-		return nil, fmt.Errorf("listen to the firewall's events: %w", err)
+		return nil, err
 	}
 	return c, nil
 }

@@ -1,9 +1,11 @@
 package fdbsync
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -12,12 +14,12 @@ import (
 	"github.com/shunt-dev/shunt/accel"
 )
 
-// eventBuffer is the size of the event socket's queue in bytes: about 100,000
+// eventBuffer is the size of the event socket's queue in bytes: about 30,000
 // FDB events. Where it is too small the kernel says ENOBUFS and all is read anew.
 const eventBuffer = 32 << 20
 
-// listenRoute opens a socket for the events of links, FDB entries and tc.
-func listenRoute(buffer int) (*netlink.Conn, error) {
+// dialEvents opens a socket for the events of links, FDB entries and tc.
+func dialEvents(buffer int) (*netlink.Conn, error) {
 	c, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{
 		Groups: 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_NEIGH-1) | 1<<(unix.RTNLGRP_TC-1),
 	})
@@ -45,68 +47,186 @@ func setReadBuffer(c *netlink.Conn, bytes int) error {
 	return errors.Join(err, failed)
 }
 
-// kernel asks the kernel questions, on a socket that no event can come between.
-type kernel struct {
-	conn *netlink.Conn
+// listener takes in events. Once the kernel had to drop some it goes on
+// dropping in silence until the queue was empty once
+// (net/netlink/af_netlink.c: netlink_overrun, NETLINK_S_CONGESTED), so that
+// nothing read from the old socket after ENOBUFS is complete: the listener opens
+// a new one, and says so only then. Whoever reads everything anew after that
+// misses nothing.
+type listener struct {
+	dial func() (*netlink.Conn, error)
+
+	mu     sync.Mutex
+	conn   *netlink.Conn
+	closed bool
 }
 
-func dialKernel() (*kernel, error) {
+// errOverrun says that events were lost, and that a new socket is open.
+var errOverrun = errors.New("the kernel had to drop events")
+
+func newListener(dial func() (*netlink.Conn, error)) (*listener, error) {
+	c, err := dial()
+	if err != nil {
+		return nil, err
+	}
+	return &listener{dial: dial, conn: c}, nil
+}
+
+// receive waits for messages; net.ErrClosed after close.
+func (l *listener) receive() ([]netlink.Message, error) {
+	l.mu.Lock()
+	c := l.conn
+	l.mu.Unlock()
+	messages, err := c.Receive()
+	if !errors.Is(err, unix.ENOBUFS) {
+		return messages, err
+	}
+	if err := l.renew(); err != nil {
+		return nil, err
+	}
+	return nil, errOverrun
+}
+
+func (l *listener) renew() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return context.Canceled
+	}
+	c, err := l.dial()
+	if err != nil {
+		return err
+	}
+	l.conn.Close()
+	l.conn = c
+	return nil
+}
+
+// close ends a receive that waits.
+func (l *listener) close() {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	l.conn.Close()
+}
+
+// kernel is what is asked of the kernel, apart from the firewall.
+type kernel interface {
+	// links returns every interface of the namespace.
+	links() (map[int]link, error)
+	// link returns one interface; false if it does not exist (any more).
+	link(ifindex int) (link, bool, error)
+	// fdb calls f for every row of the bridge's table. Rows may be missing or
+	// twice if the table changes meanwhile; the kernel does not say when.
+	fdb(bridge int, f func(accel.Station)) error
+	// stations asks for single entries; nil stands for one that is not there.
+	stations(bridge int, keys []accel.StationKey) ([]*accel.Station, error)
+	close() error
+}
+
+// route is the kernel behind a socket that no event can come between.
+type route struct {
+	conn    *netlink.Conn
+	unknown func(error) // hears of a message that was skipped
+}
+
+func dialRoute(unknown func(error)) (*route, error) {
+	r := &route{unknown: unknown}
+	return r, r.dial()
+}
+
+// answerBuffer has room for the answers to a whole batch of questions, in bytes.
+const answerBuffer = 4 << 20
+
+func (r *route) dial() error {
 	c, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
-		return nil, fmt.Errorf("open a netlink socket: %w", err)
+		return fmt.Errorf("open a netlink socket: %w", err)
 	}
-	return &kernel{conn: c}, nil
+	if err := setReadBuffer(c, answerBuffer); err != nil {
+		c.Close()
+		return fmt.Errorf("make room for answers: %w", err)
+	}
+	r.conn = c
+	return nil
 }
 
-func (k *kernel) close() error { return k.conn.Close() }
+func (r *route) close() error { return r.conn.Close() }
+
+// redial drops answers that are still on their way: they must not be taken for
+// those to a later question.
+func (r *route) redial() error {
+	return errors.Join(r.conn.Close(), r.dial())
+}
 
 // questionTimeout keeps a kernel that does not answer from holding the daemon
 // for ever: it would lose its lease first.
 const questionTimeout = 10 * time.Second
 
-func (k *kernel) ask(kind netlink.HeaderType, flags netlink.HeaderFlags, data []byte) ([]netlink.Message, error) {
-	if err := k.conn.SetDeadline(time.Now().Add(questionTimeout)); err != nil {
+func (r *route) ask(kind netlink.HeaderType, flags netlink.HeaderFlags, data []byte) ([]netlink.Message, error) {
+	if err := r.conn.SetDeadline(time.Now().Add(questionTimeout)); err != nil {
 		return nil, err
 	}
-	return k.conn.Execute(netlink.Message{
+	return r.conn.Execute(netlink.Message{
 		Header: netlink.Header{Type: kind, Flags: netlink.Request | flags},
 		Data:   data,
 	})
 }
 
-// links returns every interface of the namespace.
-func (k *kernel) links() (map[int]link, error) {
-	messages, err := k.dumpLinks()
+func (r *route) links() (map[int]link, error) {
+	request, err := encodeLinkRequest(0)
+	if err != nil {
+		return nil, err
+	}
+	messages, err := dump(func() ([]netlink.Message, error) {
+		return r.ask(unix.RTM_GETLINK, netlink.Dump, request)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list the interfaces: %w", err)
 	}
 	links := make(map[int]link, len(messages))
 	for _, m := range messages {
-		if l, err := decodeLink(m.Data); err == nil {
-			links[l.ifindex] = l
+		l, err := decodeLink(m.Data)
+		if err != nil {
+			r.unknown(err)
+			continue
 		}
+		links[l.ifindex] = l
 	}
 	return links, nil
 }
 
-// dumpLinks tries again where the kernel says that the list changed under it.
-func (k *kernel) dumpLinks() (messages []netlink.Message, err error) {
+// errChanging says that a list did not hold still for long enough to be read.
+var errChanging = errors.New("it changes too fast to be read")
+
+// dump reads a list again where the kernel says that it changed meanwhile
+// (NLM_F_DUMP_INTR). It never says so of an FDB.
+func dump(read func() ([]netlink.Message, error)) ([]netlink.Message, error) {
 	const tries = 10
 	for range tries {
-		messages, err = k.ask(unix.RTM_GETLINK, netlink.Dump, encodeLinkRequest(0))
+		messages, err := read()
+		if err != nil {
+			return nil, err
+		}
 		interrupted := slices.ContainsFunc(messages, func(m netlink.Message) bool {
 			return m.Header.Flags&netlink.DumpInterrupted != 0
 		})
-		if err != nil || !interrupted {
-			break
+		if !interrupted {
+			return messages, nil
 		}
 	}
-	return messages, err
+	return nil, errChanging
 }
 
-// link returns one interface; false if it does not exist (any more).
-func (k *kernel) link(ifindex int) (link, bool, error) {
-	messages, err := k.ask(unix.RTM_GETLINK, 0, encodeLinkRequest(ifindex))
+func (r *route) link(ifindex int) (link, bool, error) {
+	request, err := encodeLinkRequest(ifindex)
+	if err != nil {
+		return link{}, false, err
+	}
+	messages, err := r.ask(unix.RTM_GETLINK, 0, request)
 	if errors.Is(err, unix.ENODEV) {
 		return link{}, false, nil
 	}
@@ -120,39 +240,81 @@ func (k *kernel) link(ifindex int) (link, bool, error) {
 	return l, err == nil, err
 }
 
-// fdb calls f for every row of the bridge's table. Rows may be missing or twice
-// if the table changes meanwhile; the kernel does not say when they are.
-func (k *kernel) fdb(bridge int, f func(accel.Station)) error {
-	messages, err := k.ask(unix.RTM_GETNEIGH, netlink.Dump, ndMsg())
+func (r *route) fdb(bridge int, f func(accel.Station)) error {
+	messages, err := r.ask(unix.RTM_GETNEIGH, netlink.Dump, ndMsg())
 	if err != nil {
 		return fmt.Errorf("read the forwarding table: %w", err)
 	}
 	for _, m := range messages {
-		if n, ok := decodeNeigh(m.Data); ok && n.bridge == bridge {
+		n, err := decodeNeigh(m.Data)
+		switch {
+		case errors.Is(err, errNotOurs):
+		case err != nil:
+			r.unknown(err)
+		case n.bridge == bridge:
 			f(n.station)
 		}
 	}
 	return nil
 }
 
-// station asks for one entry of the bridge's table; nil if there is none.
-func (k *kernel) station(bridge int, key accel.StationKey) (*accel.Station, error) {
-	request, err := encodeNeighRequest(bridge, key)
+// stations sends all questions at once: each has one answer, an entry or an
+// error, and they come in the order of the questions (net/netlink/af_netlink.c:
+// netlink_rcv_skb).
+func (r *route) stations(bridge int, keys []accel.StationKey) ([]*accel.Station, error) {
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	sent, err := r.sendQuestions(bridge, keys)
+	if err != nil {
+		return nil, errors.Join(err, r.redial())
+	}
+	answers := make([]*accel.Station, len(keys))
+	for i, k := range keys {
+		if answers[i], err = r.receiveStation(bridge, k, sent[i].Header.Sequence); err != nil {
+			return nil, errors.Join(fmt.Errorf("ask for the entry of %s: %w", k, err), r.redial())
+		}
+	}
+	return answers, nil
+}
+
+func (r *route) sendQuestions(bridge int, keys []accel.StationKey) ([]netlink.Message, error) {
+	questions := make([]netlink.Message, len(keys))
+	for i, k := range keys {
+		data, err := encodeNeighRequest(bridge, k)
+		if err != nil {
+			return nil, err
+		}
+		questions[i] = netlink.Message{Header: netlink.Header{Type: unix.RTM_GETNEIGH, Flags: netlink.Request}, Data: data}
+	}
+	if err := r.conn.SetDeadline(time.Now().Add(questionTimeout)); err != nil {
+		return nil, err
+	}
+	sent, err := r.conn.SendMessages(questions)
+	if err != nil {
+		return nil, fmt.Errorf("ask for %d entries: %w", len(keys), err)
+	}
+	return sent, nil
+}
+
+// receiveStation takes the answer to one question. Whatever is not exactly that
+// is an error: nothing is made active on a doubtful answer.
+func (r *route) receiveStation(bridge int, key accel.StationKey, sequence uint32) (*accel.Station, error) {
+	messages, err := r.conn.Receive()
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case len(messages) != 1 || messages[0].Header.Sequence != sequence || messages[0].Header.Type != unix.RTM_NEWNEIGH:
+		return nil, fmt.Errorf("%d messages that do not answer it", len(messages))
+	}
+	n, err := decodeNeigh(messages[0].Data)
 	if err != nil {
 		return nil, err
 	}
-	messages, err := k.ask(unix.RTM_GETNEIGH, 0, request)
-	switch {
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV):
-		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("ask for the entry of %s: %w", key, err)
-	case len(messages) != 1:
-		return nil, fmt.Errorf("ask for the entry of %s: %d answers", key, len(messages))
-	}
-	n, ok := decodeNeigh(messages[0].Data)
-	if !ok || n.station.StationKey != key || n.bridge != bridge {
-		return nil, fmt.Errorf("ask for the entry of %s: the kernel answered with another", key)
+	if n.station.StationKey != key || n.bridge != bridge {
+		return nil, errors.New("the kernel answered with another")
 	}
 	return &n.station, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,25 +26,47 @@ func init() {
 // Syncer keeps the data plane's tables equal to the kernel's. One goroutine
 // works; it and the readers of its state share mu.
 type Syncer struct {
-	logger *slog.Logger
-	plane  Dataplane
-	lease  time.Duration
-	names  []string
-	fail   func(error)
+	logger   *slog.Logger
+	plane    Dataplane
+	lease    time.Duration
+	stations int // how many the data plane takes for a bridge
+	names    []string
+	fail     func(error)
+	buffer   int                      // of the event socket, in bytes
+	firewall func() (firewall, error) // reads what there is
 
 	mu      sync.Mutex
-	kernel  *kernel
+	kernel  kernel
 	links   map[int]link
 	fw      firewall
 	fwErr   error
 	mirrors []*mirror
+	changed changes
+	skipped uint64 // messages that could not be read
 
-	events  *netlink.Conn
-	chains  *netlink.Conn // nil where there is no nf_tables
+	events  *listener
+	chains  *listener // nil where there is no nf_tables
 	inbox   chan event
 	stop    context.CancelFunc
 	workers sync.WaitGroup
 	ready   chan struct{} // closed when every bridge was mirrored once
+}
+
+// changes are what events said must be looked at again. An event says that
+// something changed; how it is now is asked for once, however many there were.
+type changes struct {
+	links    map[int]struct{} // ifindexes
+	tc       map[int]struct{} // ifindexes
+	firewall bool
+	overrun  bool // events were lost: everything
+}
+
+func (c *changes) any() bool {
+	return len(c.links) > 0 || len(c.tc) > 0 || c.firewall || c.overrun
+}
+
+func newChanges() changes {
+	return changes{links: make(map[int]struct{}), tc: make(map[int]struct{})}
 }
 
 var (
@@ -51,13 +74,16 @@ var (
 	_ accel.BridgeSource = (*Syncer)(nil)
 )
 
-func newSyncer() *Syncer { return &Syncer{} }
+func newSyncer() *Syncer {
+	return &Syncer{buffer: eventBuffer, firewall: readFirewall, changed: newChanges()}
+}
 
 // Provision finds the data plane.
 func (s *Syncer) Provision(_ context.Context, h *accel.Host) (err error) {
 	s.logger = h.Logger
 	s.lease = h.Config.Lease
-	s.names = h.Config.Bridges
+	s.stations = h.Config.MaxStations
+	s.names = slices.Sorted(slices.Values(h.Config.Bridges))
 	s.fail = h.Fail
 	s.plane, err = accel.Use[Dataplane](h)
 	return err
@@ -80,16 +106,21 @@ func (s *Syncer) Start(ctx context.Context) error {
 
 // open subscribes, and only then reads what there is.
 func (s *Syncer) open() (err error) {
-	if s.events, err = listenRoute(eventBuffer); err != nil {
+	if s.events, err = newListener(func() (*netlink.Conn, error) { return dialEvents(s.buffer) }); err != nil {
 		return err
 	}
 	if s.chains, err = listenFirewall(); err != nil {
 		return err
 	}
-	if s.kernel, err = dialKernel(); err != nil {
+	if s.kernel, err = dialRoute(s.skip); err != nil {
 		return err
 	}
-	if s.links, err = s.kernel.links(); err != nil {
+	return s.begin()
+}
+
+// begin takes the bridges.
+func (s *Syncer) begin() error {
+	if err := s.readLinks(); err != nil {
 		return err
 	}
 	s.readFirewall()
@@ -98,9 +129,11 @@ func (s *Syncer) open() (err error) {
 			return err
 		}
 		s.mirrors = append(s.mirrors, &mirror{
-			name: name, on: true, plane: s.plane, kernel: s.kernel, logger: s.logger.With("bridge", name),
+			name: name, on: true, stations: s.stations,
+			plane: s.plane, kernel: s.kernel, logger: s.logger.With("bridge", name),
 		})
 	}
+	s.ready = make(chan struct{})
 	return s.settle()
 }
 
@@ -108,11 +141,10 @@ func (s *Syncer) open() (err error) {
 func (s *Syncer) work() {
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
-	s.inbox = make(chan event, 1024)
-	s.ready = make(chan struct{})
-	s.workers.Go(func() { s.listen(ctx, s.events, routeEvent) })
+	s.inbox = make(chan event, maxEvents)
+	s.workers.Go(func() { s.listen(ctx, s.events, routeEvent, lostEvents) })
 	if s.chains != nil {
-		s.workers.Go(func() { s.listen(ctx, s.chains, firewallEvent) })
+		s.workers.Go(func() { s.listen(ctx, s.chains, firewallEvent, firewallChanged) })
 	}
 	s.workers.Go(func() { s.loop(ctx) })
 }
@@ -122,11 +154,8 @@ func (s *Syncer) Stop(context.Context) error {
 	if s.stop != nil {
 		s.stop()
 	}
-	for _, c := range []*netlink.Conn{s.events, s.chains} {
-		if c != nil {
-			c.Close() // ends its listener
-		}
-	}
+	s.events.close() // ends who listens
+	s.chains.close()
 	s.workers.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,30 +170,25 @@ func (s *Syncer) Stop(context.Context) error {
 	return errors.Join(errs...)
 }
 
-// event is what a listener hands to the loop.
-type event struct {
-	apply   func(*Syncer) error
-	overrun bool // the kernel had to drop events
-	err     error
-}
+// event is what a listener hands to the loop: what to do about it.
+type event func(*Syncer) error
 
 // listen hands on what comes in on a socket until it is closed.
-func (s *Syncer) listen(ctx context.Context, c *netlink.Conn, decode func(netlink.Message) func(*Syncer) error) {
+func (s *Syncer) listen(ctx context.Context, l *listener, decode func(netlink.Message) event, overrun event) {
 	for {
-		messages, err := c.Receive()
-		if ctx.Err() != nil {
-			return
-		}
+		messages, err := l.receive()
 		switch {
-		case errors.Is(err, unix.ENOBUFS):
-			s.hand(ctx, event{overrun: true})
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, errOverrun):
+			s.hand(ctx, overrun)
 		case err != nil:
-			s.hand(ctx, event{err: fmt.Errorf("listen to the kernel: %w", err)})
+			s.hand(ctx, func(*Syncer) error { return fmt.Errorf("listen to the kernel: %w", err) })
 			return
 		}
 		for _, m := range messages {
-			if apply := decode(m); apply != nil {
-				s.hand(ctx, event{apply: apply})
+			if e := decode(m); e != nil {
+				s.hand(ctx, e)
 			}
 		}
 	}
@@ -177,33 +201,80 @@ func (s *Syncer) hand(ctx context.Context, e event) {
 	}
 }
 
-// routeEvent turns a message into what the loop shall do about it. A link
-// message of whatever family means: ask how the link is now.
-func routeEvent(m netlink.Message) func(*Syncer) error {
+// routeEvent turns a message into what the loop shall do about it.
+func routeEvent(m netlink.Message) event {
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		ifindex, err := linkIndex(m.Data)
-		if err != nil {
-			return nil
-		}
-		return func(s *Syncer) error { return s.refresh(ifindex) }
+		return linkEvent(m)
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
-		n, ok := decodeNeigh(m.Data)
-		if !ok {
-			return nil
-		}
-		isNew := m.Header.Type == unix.RTM_NEWNEIGH
-		return func(s *Syncer) error { return s.neigh(n, isNew) }
+		return neighEvent(m)
 	case unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_NEWQDISC, unix.RTM_DELQDISC:
 		ifindex := tcIndex(m.Data)
-		return func(s *Syncer) error { s.tcChanged(ifindex); return nil }
+		return func(s *Syncer) error { s.changed.tc[ifindex] = struct{}{}; return nil }
+	}
+	return nil
+}
+
+// linkEvent makes a link message of whatever family mean: ask how the link is
+// now. A deletion of the device is more: what comes to bear its number may be
+// another. (In family AF_BRIDGE it says that a port left the bridge.)
+func linkEvent(m netlink.Message) event {
+	ifindex, err := linkIndex(m.Data)
+	if err != nil {
+		return func(s *Syncer) error { s.skip(err); return nil }
+	}
+	isGone := m.Header.Type == unix.RTM_DELLINK && m.Data[0] == unix.AF_UNSPEC
+	return func(s *Syncer) error {
+		s.changed.links[ifindex] = struct{}{}
+		if isGone {
+			return s.linkGone(ifindex)
+		}
+		return nil
+	}
+}
+
+func neighEvent(m netlink.Message) event {
+	n, err := decodeNeigh(m.Data)
+	switch {
+	case errors.Is(err, errNotOurs):
+		return nil
+	case err != nil:
+		return func(s *Syncer) error { s.skip(err); return nil }
+	}
+	isNew := m.Header.Type == unix.RTM_NEWNEIGH
+	return func(s *Syncer) error { return s.neigh(n, isNew) }
+}
+
+// lostEvents shuts the gates at once; everything is read anew when the events
+// that did come were taken in.
+func lostEvents(s *Syncer) error {
+	s.changed.overrun = true
+	for _, m := range s.mirrors {
+		if !m.present {
+			continue
+		}
+		if err := m.distrust(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
 // firewallEvent means: read the firewall again.
-func firewallEvent(netlink.Message) func(*Syncer) error {
-	return func(s *Syncer) error { s.readFirewall(); return nil }
+func firewallEvent(netlink.Message) event { return firewallChanged }
+
+func firewallChanged(s *Syncer) error {
+	s.changed.firewall = true
+	return nil
+}
+
+// skip takes in that a message could not be read. One is worth a line; the
+// others are counted.
+func (s *Syncer) skip(err error) {
+	s.skipped++
+	if s.skipped == 1 {
+		s.logger.Warn("skipped a message of the kernel that cannot be read; others will be counted only", "error", err)
+	}
 }
 
 // tickInterval is how often that is looked at of which the kernel says nothing:
@@ -231,7 +302,7 @@ func (s *Syncer) loop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case e := <-s.inbox:
-			err = s.handle(e)
+			err = s.locked(func() error { return s.handle(e) })
 		case <-renew.C:
 			err = s.locked(s.renew)
 		case <-tick.C:
@@ -241,10 +312,11 @@ func (s *Syncer) loop(ctx context.Context) {
 		case <-grace.C:
 		}
 		if err == nil {
-			err = s.advance(grace)
+			err = s.goOn(grace)
 		}
 		if err != nil {
-			s.trouble(err)
+			s.giveUp(err)
+			return
 		}
 	}
 }
@@ -255,34 +327,28 @@ func (s *Syncer) locked(f func() error) error {
 	return f()
 }
 
-// trouble is where an error ends that nobody asked for. The fast path is shut
-// by then or loses its lease; the daemon gives up, since it cannot tell any
-// more what holds.
-func (s *Syncer) trouble(err error) {
+// giveUp is where an error ends that nobody asked for. It cannot be told any
+// more what holds: the gates are shut, the lease ends, and the daemon stops.
+func (s *Syncer) giveUp(err error) {
+	s.mu.Lock()
+	for _, m := range s.mirrors {
+		if m.present {
+			err = errors.Join(err, m.distrust())
+		}
+	}
+	s.mu.Unlock()
 	s.fail(fmt.Errorf("mirror the bridges: %w", err))
 }
 
 // maxEvents bounds how many events are taken in before the bridges are settled.
-const maxEvents = 4096
+const maxEvents = 1024
 
-// handle takes in one event and those that wait behind it.
-func (s *Syncer) handle(first event) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	overrun := false
-	for e, n := first, 0; ; n++ {
-		switch {
-		case e.err != nil:
-			return e.err
-		case e.overrun:
-			overrun = true
-		default:
-			if err := e.apply(s); err != nil {
-				return err
-			}
-		}
-		if n == maxEvents {
-			break
+// handle takes in one event and those that wait behind it, and then looks once
+// at what they said has changed.
+func (s *Syncer) handle(e event) error {
+	for range maxEvents {
+		if err := e(s); err != nil {
+			return err
 		}
 		select {
 		case e = <-s.inbox:
@@ -291,21 +357,51 @@ func (s *Syncer) handle(first event) error {
 		}
 		break
 	}
-	if overrun {
-		if err := s.resync(); err != nil {
+	return s.catchUp()
+}
+
+// catchUp asks how everything is now that has changed.
+func (s *Syncer) catchUp() error {
+	changed := s.changed
+	if !changed.any() {
+		return nil
+	}
+	s.changed = newChanges()
+	if changed.overrun {
+		return s.resync()
+	}
+	for ifindex := range changed.links {
+		if err := s.refresh(ifindex); err != nil {
 			return err
 		}
+	}
+	for ifindex := range changed.tc {
+		s.tcChanged(ifindex)
+	}
+	if changed.firewall {
+		s.readFirewall()
 	}
 	return s.settle()
 }
 
-// advance moves the stations of every bridge on and sets the timer for the next
+// goOn moves the stations of every bridge on and sets the timer for the next
 // time.
-func (s *Syncer) advance(grace *time.Timer) error {
+func (s *Syncer) goOn(grace *time.Timer) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	var next time.Time
+	next, err := s.advance(now)
+	if err != nil {
+		return err
+	}
+	if !next.IsZero() {
+		grace.Reset(max(next.Sub(now), 0))
+	}
+	return nil
+}
+
+// advance moves the stations of every bridge on and says when to do so again.
+func (s *Syncer) advance(now time.Time) (next time.Time, err error) {
 	allSynced := true
 	for _, m := range s.mirrors {
 		if !m.present {
@@ -317,11 +413,11 @@ func (s *Syncer) advance(grace *time.Timer) error {
 			continue // its event is on the way
 		}
 		if err != nil {
-			return err
+			return next, err
 		}
 		if m.synced && !wasSynced {
-			if err := m.settle(s.links, s.fw, s.fwErr); err != nil {
-				return err
+			if err := s.opened(m); err != nil {
+				return next, err
 			}
 		}
 		allSynced = allSynced && m.synced
@@ -329,11 +425,17 @@ func (s *Syncer) advance(grace *time.Timer) error {
 			next = at
 		}
 	}
-	if !next.IsZero() {
-		grace.Reset(max(next.Sub(now), 0))
-	}
 	if allSynced {
 		s.announceReady()
+	}
+	return next, nil
+}
+
+// opened lets a bridge that was just mirrored take the fast path, with a lease
+// from the start.
+func (s *Syncer) opened(m *mirror) error {
+	if err := m.settle(s.links, s.fw, s.fwErr); err != nil {
+		return err
 	}
 	return s.renew()
 }
@@ -376,6 +478,25 @@ func (s *Syncer) refreshAll(m *mirror) error {
 	return errors.Join(errs...)
 }
 
+// linkGone takes in that a device is gone, whatever bears its number now.
+func (s *Syncer) linkGone(ifindex int) error {
+	delete(s.links, ifindex)
+	for _, m := range s.mirrors {
+		if !m.present {
+			continue
+		}
+		err := m.forgetPort(ifindex)
+		if m.link.ifindex == ifindex {
+			m.logger.Info("the bridge is gone")
+			err = errors.Join(err, m.vanish())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (s *Syncer) neigh(n neigh, isNew bool) error {
 	for _, m := range s.mirrors {
 		if !m.present || m.link.ifindex != n.bridge {
@@ -398,7 +519,7 @@ func (s *Syncer) tcChanged(ifindex int) {
 }
 
 func (s *Syncer) readFirewall() {
-	fw, err := readFirewall()
+	fw, err := s.firewall()
 	if err != nil && s.fwErr == nil {
 		s.logger.Error("cannot read the firewall, so every bridge takes the slow path", "error", err)
 	}
@@ -418,7 +539,7 @@ func (s *Syncer) settle() error {
 
 func (s *Syncer) settleOne(m *mirror) error {
 	l, exists := s.bridgeNamed(m.name)
-	if m.present && (!exists || l.ifindex != m.link.ifindex) {
+	if m.present && !s.isStill(m) {
 		m.logger.Info("the bridge is gone")
 		if err := m.vanish(); err != nil {
 			return err
@@ -435,6 +556,7 @@ func (s *Syncer) settleOne(m *mirror) error {
 	if err := m.appear(l); err != nil {
 		return err
 	}
+	// Ports first: a station behind one that carries no program is not taken.
 	if err := m.settle(s.links, s.fw, s.fwErr); err != nil {
 		return err
 	}
@@ -450,18 +572,31 @@ func (s *Syncer) bridgeNamed(name string) (link, bool) {
 	return link{}, false
 }
 
-// resync reads everything anew, since the kernel had to drop events.
+// resync reads everything anew, since the kernel had to drop events. A new
+// socket is open for those that come from now on. Ports that the bridge still
+// has are attached anew: their devices may be others.
 func (s *Syncer) resync() error {
 	s.logger.Warn("the kernel dropped events: the tables are read again, on the slow path meanwhile")
+	if err := s.readLinks(); err != nil {
+		return err
+	}
+	s.readFirewall()
 	for _, m := range s.mirrors {
-		if !m.present {
+		if !m.present || !s.isStill(m) {
 			continue
 		}
-		if err := m.resync(); err != nil {
+		m.lookAround()
+		if err := errors.Join(m.read(), m.compare()); err != nil {
 			return err
 		}
 	}
-	return s.readLinks()
+	return s.settle()
+}
+
+// isStill says whether the bridge is the one that was mirrored.
+func (s *Syncer) isStill(m *mirror) bool {
+	l, exists := s.bridgeNamed(m.name)
+	return exists && l.ifindex == m.link.ifindex
 }
 
 func (s *Syncer) readLinks() error {
@@ -513,7 +648,7 @@ func (s *Syncer) reconcile() error {
 		return err
 	}
 	for _, m := range s.mirrors {
-		if !m.present {
+		if !m.present || !s.isStill(m) {
 			continue
 		}
 		if err := errors.Join(m.read(), m.compare()); err != nil {

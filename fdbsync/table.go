@@ -17,12 +17,14 @@ type table struct {
 	rows map[accel.StationKey]*row
 	// claimed are the keys that wait to be admitted, and for a verdict.
 	claimed map[accel.StationKey]struct{}
-	// asked are the keys of active stations that a dump did not show: the
-	// kernel shall say what became of them.
+	// asked are the keys of stations that a dump did not show: the kernel shall
+	// say what became of them.
 	asked map[accel.StationKey]struct{}
-	// retry are the keys that the data plane had no room or no port for.
+	// retry are the keys whose candidate a program revoked, or for which the
+	// data plane had no port or no room.
 	retry map[accel.StationKey]struct{}
 	dump  uint64 // number of the dump that is being read
+	room  int    // how many stations the data plane can still take
 }
 
 type row struct {
@@ -39,8 +41,10 @@ const (
 	active                 // confirmed by the kernel and made active
 )
 
-func newTable() *table {
+// newTable returns an empty table whose data plane takes that many stations.
+func newTable(room int) *table {
 	return &table{
+		room:    room,
 		rows:    make(map[accel.StationKey]*row),
 		claimed: make(map[accel.StationKey]struct{}),
 		asked:   make(map[accel.StationKey]struct{}),
@@ -68,15 +72,26 @@ func (t *table) claim(s accel.Station) (revoke bool) {
 }
 
 func (t *table) reclaim(k accel.StationKey, r *row) {
-	r.phase = claimed
+	t.leave(r)
 	delete(t.asked, k)
 	delete(t.retry, k)
 	t.claimed[k] = struct{}{}
 }
 
+// leave gives up the place of a row in the data plane.
+func (t *table) leave(r *row) {
+	if r.phase != claimed {
+		t.room++
+	}
+	r.phase = claimed
+}
+
 // remove takes in that the kernel removed a station, whose entry in the data
 // plane must be revoked now.
 func (t *table) remove(k accel.StationKey) {
+	if r := t.rows[k]; r != nil {
+		t.leave(r)
+	}
 	delete(t.rows, k)
 	delete(t.claimed, k)
 	delete(t.asked, k)
@@ -87,11 +102,11 @@ func (t *table) remove(k accel.StationKey) {
 // after its last row.
 func (t *table) beginDump() { t.dump++ }
 
-// endDump ends it: the active stations that it did not show are asked for with
-// the next batch. The others are anyway.
+// endDump ends it: the stations that it did not show are asked for with the next
+// batch, those that wait for room too; candidates are anyway.
 func (t *table) endDump() {
 	for k, r := range t.rows {
-		if r.seen != t.dump && r.phase == active {
+		if r.seen != t.dump && r.phase != candidate {
 			t.asked[k] = struct{}{}
 		}
 	}
@@ -105,26 +120,32 @@ type batch struct {
 
 func (b batch) empty() bool { return len(b.ask) == 0 }
 
-// nextBatch makes every claimed station a candidate.
+// nextBatch makes every claimed station a candidate, as far as there is room.
 func (t *table) nextBatch() batch {
 	var b batch
 	for k := range t.claimed {
+		if t.room == 0 {
+			break
+		}
+		t.room--
 		r := t.rows[k]
 		r.phase = candidate
 		b.admit = append(b.admit, r.station)
 		b.ask = append(b.ask, k)
+		delete(t.claimed, k)
+		delete(t.asked, k)
 	}
 	for k := range t.asked {
 		b.ask = append(b.ask, k)
 	}
-	clear(t.claimed)
 	clear(t.asked)
 	return b
 }
 
-// takeBack undoes nextBatch: its stations go into the next batch.
-func (t *table) takeBack(b batch) {
-	for _, k := range b.ask {
+// takeBack undoes nextBatch for the keys that were not asked for yet: they go
+// into the next batch.
+func (t *table) takeBack(ask []accel.StationKey) {
+	for _, k := range ask {
 		switch r := t.rows[k]; {
 		case r == nil:
 		case r.phase == active:
@@ -170,7 +191,7 @@ const (
 func (t *table) lost(keys []accel.StationKey) {
 	for _, k := range keys {
 		if r := t.rows[k]; r != nil {
-			r.phase = claimed
+			t.leave(r)
 			t.retry[k] = struct{}{}
 		}
 	}
@@ -184,19 +205,18 @@ func (t *table) again() {
 	clear(t.retry)
 }
 
-// compare takes in what the data plane holds, and returns what it must not. The
+// compare takes in what the data plane holds, and returns what it must not: a
+// station that is only claimed takes a place there that is not its own. The
 // active stations that it does not hold are claimed anew.
 func (t *table) compare(held []accel.Station) (revoke []accel.StationKey) {
 	have := make(map[accel.StationKey]struct{}, len(held))
 	for _, h := range held {
 		r := t.rows[h.StationKey]
-		was := h.Active
-		h.Active = false
-		if r == nil || r.station != h || (was && r.phase != active) {
+		if r == nil || !isSame(h, r.station) || r.phase == claimed || (h.Active && r.phase != active) {
 			revoke = append(revoke, h.StationKey)
 			continue
 		}
-		if was {
+		if h.Active {
 			have[h.StationKey] = struct{}{}
 		}
 	}
@@ -208,9 +228,24 @@ func (t *table) compare(held []accel.Station) (revoke []accel.StationKey) {
 	return revoke
 }
 
+// isFull says whether stations wait for room in the data plane.
+func (t *table) isFull() bool { return t.room == 0 && len(t.claimed) > 0 }
+
+// isSame compares what the data plane holds with what it should hold. It knows
+// no port of a local station: a frame to that goes up wherever it came in.
+func isSame(held, want accel.Station) bool {
+	held.Active = false
+	if held.Local && want.Local {
+		held.Port = want.Port
+	}
+	return held == want
+}
+
 // counts returns how many stations are active, on their way, and without room.
 func (t *table) counts() (activeRows, pending, unmirrored int) {
-	unmirrored = len(t.retry)
+	if t.isFull() {
+		unmirrored = len(t.claimed)
+	}
 	for _, r := range t.rows {
 		if r.phase == active {
 			activeRows++
