@@ -14,7 +14,7 @@ func at(number byte, port int) accel.Station {
 
 // tableWith has one station in the given phase.
 func tableWith(s accel.Station, p phase) *table {
-	t := newTable()
+	t := newTable(100)
 	t.claim(s)
 	if p == claimed {
 		return t
@@ -49,7 +49,7 @@ func wantNextBatch(t *testing.T, table *table, admit, ask int) {
 
 func TestClaimBecomesActiveThroughTheKernelsAnswer(t *testing.T) {
 	s := at(1, 10)
-	table := newTable()
+	table := newTable(100)
 	if table.claim(s) {
 		t.Error("a first claim revokes something")
 	}
@@ -139,14 +139,27 @@ func TestDumpThatLacksARowAsksForIt(t *testing.T) {
 	wantPhase(t, table, s.StationKey, active)
 }
 
-func TestDumpAsksForActiveStationsOnly(t *testing.T) {
-	for _, p := range []phase{claimed, candidate} {
+func TestNoStationIsAskedForTwice(t *testing.T) {
+	for _, p := range []phase{claimed, candidate, active} {
 		table := tableWith(at(1, 10), p)
 		table.beginDump()
 		table.endDump()
-		if len(table.asked) != 0 {
-			t.Errorf("phase %d: it will be asked for twice", p)
+		if want := map[phase]int{claimed: 1, candidate: 0, active: 1}[p]; len(table.nextBatch().ask) != want {
+			t.Errorf("phase %d: not asked for %d times", p, want)
 		}
+	}
+}
+
+func TestStationThatWaitsForRoomIsAskedForToo(t *testing.T) {
+	table := newTable(0)
+	s := at(1, 10)
+	table.claim(s)
+	table.beginDump()
+	table.endDump()
+	wantNextBatch(t, table, 0, 1)
+	table.answer(s.StationKey, nil)
+	if len(table.rows) != 0 {
+		t.Error("a station that is gone waits for room")
 	}
 }
 
@@ -181,11 +194,32 @@ func TestLostCandidateIsTriedAgainWhenAsked(t *testing.T) {
 	table.lost([]accel.StationKey{s.StationKey, at(2, 10).StationKey})
 	wantPhase(t, table, s.StationKey, claimed)
 	wantNextBatch(t, table, 0, 0)
-	if _, pending, unmirrored := table.counts(); pending != 0 || unmirrored != 1 {
-		t.Errorf("%d pending and %d unmirrored, want 0 and 1", pending, unmirrored)
+	if activeRows, pending, unmirrored := table.counts(); activeRows != 0 || pending != 1 || unmirrored != 0 {
+		t.Errorf("%d active, %d pending and %d unmirrored, want one pending", activeRows, pending, unmirrored)
 	}
 	table.again()
 	wantNextBatch(t, table, 1, 1)
+}
+
+func TestRoomIsGivenBack(t *testing.T) {
+	one, two := at(1, 10), at(2, 10)
+	for name, leave := range map[string]func(*table){
+		"removed":            func(t *table) { t.remove(one.StationKey) },
+		"removed twice":      func(t *table) { t.remove(one.StationKey); t.remove(one.StationKey); t.claim(at(3, 10)) },
+		"gone in the kernel": func(t *table) { t.answer(one.StationKey, nil) },
+		"lost":               func(t *table) { t.lost([]accel.StationKey{one.StationKey}) },
+	} {
+		table := newTable(1)
+		table.claim(one)
+		wantNextBatch(t, table, 1, 1)
+		table.claim(two)
+		wantNextBatch(t, table, 0, 0)
+		if _, _, unmirrored := table.counts(); unmirrored != 1 {
+			t.Errorf("%s: %d unmirrored, want 1", name, unmirrored)
+		}
+		leave(table)
+		wantNextBatch(t, table, 1, 1)
+	}
 }
 
 func TestLostStationThatIsRemovedIsNotTriedAgain(t *testing.T) {
@@ -206,7 +240,7 @@ func TestTakenBackBatchComesAgain(t *testing.T) {
 	table.claim(at(3, 10))
 	b := table.nextBatch()
 	table.remove(at(3, 10).StationKey)
-	table.takeBack(b)
+	table.takeBack(b.ask)
 	wantPhase(t, table, s.StationKey, claimed)
 	wantPhase(t, table, old.StationKey, active)
 	wantNextBatch(t, table, 1, 2)
@@ -227,6 +261,7 @@ func TestCompare(t *testing.T) {
 		"another port":             {active, []accel.Station{isActive(other)}, true, claimed},
 		"active without an answer": {candidate, []accel.Station{isActive(s)}, true, candidate},
 		"candidate":                {candidate, []accel.Station{s}, false, candidate},
+		"candidate taken back":     {claimed, []accel.Station{s}, true, claimed},
 		"candidate without entry":  {candidate, nil, false, candidate},
 	} {
 		table := tableWith(s, c.phase)
@@ -237,13 +272,13 @@ func TestCompare(t *testing.T) {
 			t.Errorf("%s: then in phase %d, want %d", name, p, c.after)
 		}
 	}
-	if revoke := newTable().compare([]accel.Station{isActive(s)}); len(revoke) != 1 {
+	if revoke := newTable(100).compare([]accel.Station{isActive(s)}); len(revoke) != 1 {
 		t.Error("a station that nobody knows is kept")
 	}
 }
 
 func TestStationsAreSortedAndCounted(t *testing.T) {
-	table := newTable()
+	table := newTable(100)
 	inVLAN := at(1, 10)
 	inVLAN.VID = 7
 	host := at(9, 0)

@@ -1,0 +1,67 @@
+package fdbsync
+
+import (
+	"strings"
+	"testing"
+)
+
+// seeds adds the recorded messages whose name begins so.
+func seeds(f *testing.F, prefix string) {
+	for name, data := range messages(f) {
+		if strings.HasPrefix(name, prefix) {
+			f.Add(data)
+		}
+	}
+}
+
+// FuzzDecodeLink holds that a link counts as known only if it says all that is
+// asked of it, and that no time is negative.
+func FuzzDecodeLink(f *testing.F) {
+	seeds(f, "link-")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		l, err := decodeLink(data)
+		if err != nil && l != (link{}) {
+			t.Errorf("an error, and %+v", l)
+		}
+		if l.known && l.name == "" {
+			t.Errorf("known without a name: %+v", l)
+		}
+		if l.bridge.ageing < 0 || l.bridge.forwardDelay < 0 || keepaliveOf(l.bridge) < 0 {
+			t.Errorf("a negative time: %+v", l.bridge)
+		}
+		portOf(l, surroundings{})
+		bridgeReason(l)
+	})
+}
+
+// FuzzDecodeNeigh holds that whatever counts as an entry has a bridge, and that
+// one that is not local has a port.
+func FuzzDecodeNeigh(f *testing.F) {
+	seeds(f, "fdb-")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		n, err := decodeNeigh(data)
+		if err != nil && n != (neigh{}) {
+			t.Errorf("an error, and %+v", n)
+		}
+		if err == nil && (n.bridge == 0 || n.station.Port == n.bridge || n.station.Active) {
+			t.Errorf("an entry that cannot be: %+v", n)
+		}
+	})
+}
+
+// FuzzDecodeChain holds that a hook never goes unseen: whatever has one makes
+// the firewall count.
+func FuzzDecodeChain(f *testing.F) {
+	seeds(f, "chain-")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		w := firewall{devices: make(map[string]bool)}
+		w.addChain(data)
+		hooked := false
+		if len(data) >= sizeofNfGenMsg {
+			attributes(data[sizeofNfGenMsg:], func(n uint16, _ []byte) { hooked = hooked || n == nftaChainHook })
+		}
+		if seen := w.bridge || w.ip || len(w.devices) > 0; seen != hooked {
+			t.Errorf("hooked %v, seen %v: %+v", hooked, seen, w)
+		}
+	})
+}
