@@ -8,6 +8,7 @@ import (
 	"github.com/shunt-dev/shunt/accel"
 
 	_ "github.com/shunt-dev/shunt/fdbsync"
+	_ "github.com/shunt-dev/shunt/integration/demo"
 	_ "github.com/shunt-dev/shunt/tcprog"
 )
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -209,6 +210,9 @@ func (a *app) run(ctx context.Context, f runFlags) error {
 	if err := a.privileges(); err != nil {
 		return err
 	}
+	// Who reads the log may go away; that must not end the daemon before it
+	// has removed everything.
+	signal.Ignore(syscall.SIGPIPE)
 	s := &service{config: config, plugins: a.plugins, logger: newLogger(f.level), namespaces: a.namespaces}
 	return s.run(ctx)
 }

@@ -1,0 +1,210 @@
+package demo
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/integration/lab"
+)
+
+// Each kind of traffic runs between two hosts for a time and is measured at the
+// receiver. Sockets belong to the namespace in which they are opened.
+
+// listenTCP and the like run in the host's namespace.
+func listenTCP(h *lab.Host) (l *net.TCPListener, err error) {
+	err = h.Do(func() error {
+		l, err = net.ListenTCP("tcp4", &net.TCPAddr{IP: h.IP})
+		return err
+	})
+	return l, err
+}
+
+func dialTCP(h *lab.Host, to net.Addr) (c *net.TCPConn, err error) {
+	err = h.Do(func() error {
+		c, err = net.DialTCP("tcp4", &net.TCPAddr{IP: h.IP}, to.(*net.TCPAddr))
+		return err
+	})
+	return c, err
+}
+
+func listenUDP(h *lab.Host) (c *net.UDPConn, err error) {
+	err = h.Do(func() error {
+		c, err = net.ListenUDP("udp4", &net.UDPAddr{IP: h.IP})
+		return err
+	})
+	if err == nil {
+		err = growReceiveBuffer(c)
+	}
+	return c, err
+}
+
+// growReceiveBuffer makes room for what arrives while the receiver waits for a
+// CPU, so that what is measured is the network.
+func growReceiveBuffer(c *net.UDPConn) error {
+	const room = 64 << 20
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, room)
+	})
+	return errors.Join(err, failed)
+}
+
+// tcpThroughput returns bits per second, as the receiver counted them.
+func tcpThroughput(ctx context.Context, from, to *lab.Host, d time.Duration) (float64, error) {
+	l, err := listenTCP(to)
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	out, err := dialTCP(from, l.Addr())
+	if err != nil {
+		return 0, err
+	}
+	defer out.Close()
+	in, err := l.Accept()
+	if err != nil {
+		return 0, err
+	}
+	defer in.Close()
+	go func() { // ends when out is closed
+		chunk := make([]byte, 256<<10)
+		for {
+			if _, err := out.Write(chunk); err != nil {
+				return
+			}
+		}
+	}()
+	var bytes int
+	begin := time.Now()
+	err = until(ctx, in, begin.Add(d), func(buffer []byte) error {
+		n, err := in.Read(buffer)
+		bytes += n
+		return err
+	})
+	return float64(bytes) * 8 / time.Since(begin).Seconds(), err
+}
+
+// until calls step until the deadline or until ctx ends.
+func until(ctx context.Context, c net.Conn, deadline time.Time, step func(buffer []byte) error) error {
+	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Now()) })
+	defer stop()
+	if err := c.SetDeadline(deadline); err != nil {
+		return err
+	}
+	buffer := make([]byte, 256<<10)
+	for {
+		err := step(buffer)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return ctx.Err()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// A UDP payload of 18 bytes makes a frame of 60, the shortest there is.
+const smallPayload = 18
+
+// udpRate returns how many of the shortest frames arrived per second.
+func udpRate(ctx context.Context, from, to *lab.Host, d time.Duration) (float64, error) {
+	in, err := listenUDP(to)
+	if err != nil {
+		return 0, err
+	}
+	defer in.Close()
+	out, err := listenUDP(from)
+	if err != nil {
+		return 0, err
+	}
+	defer out.Close()
+	go func() { // ends when out is closed
+		payload := make([]byte, smallPayload)
+		for {
+			if _, err := out.WriteTo(payload, in.LocalAddr()); err != nil && !errors.Is(err, syscall.ENOBUFS) {
+				return
+			}
+		}
+	}()
+	frames := 0
+	begin := time.Now()
+	err = until(ctx, in, begin.Add(d), func(buffer []byte) error {
+		_, _, err := in.ReadFromUDPAddrPort(buffer)
+		if err == nil {
+			frames++
+		}
+		return err
+	})
+	return float64(frames) / time.Since(begin).Seconds(), err
+}
+
+// latency is a distribution of round trips.
+type latency struct{ p50, p99 time.Duration }
+
+// roundTrips lets one host ask and the other answer, one small datagram at a
+// time.
+func roundTrips(ctx context.Context, from, to *lab.Host, d time.Duration) (l latency, err error) {
+	server, err := listenUDP(to)
+	if err != nil {
+		return l, err
+	}
+	defer server.Close()
+	client, err := listenUDP(from)
+	if err != nil {
+		return l, err
+	}
+	defer client.Close()
+	go echo(server)
+	var times []time.Duration
+	var asked uint64
+	err = until(ctx, client, time.Now().Add(d), func(buffer []byte) error {
+		begin := time.Now()
+		asked++
+		question := binary.BigEndian.AppendUint64(make([]byte, 0, smallPayload), asked)
+		if _, err := client.WriteTo(question, server.LocalAddr()); err != nil {
+			return err
+		}
+		n, _, err := client.ReadFromUDPAddrPort(buffer)
+		if err != nil {
+			return err
+		}
+		if n != len(question) || binary.BigEndian.Uint64(buffer) != asked {
+			return fmt.Errorf("the answer to question %d is another's", asked)
+		}
+		times = append(times, time.Since(begin))
+		return nil
+	})
+	if err == nil && len(times) == 0 {
+		err = errors.New("no answer came")
+	}
+	if err != nil {
+		return l, err
+	}
+	slices.Sort(times)
+	return latency{times[len(times)/2], times[len(times)*99/100]}, nil
+}
+
+// echo answers until the socket is closed.
+func echo(server *net.UDPConn) {
+	buffer := make([]byte, 2048)
+	for {
+		n, from, err := server.ReadFromUDPAddrPort(buffer)
+		if err != nil {
+			return
+		}
+		server.WriteToUDPAddrPort(buffer[:n], from)
+	}
+}
