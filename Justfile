@@ -20,6 +20,11 @@ vet:
     go vet ./...
     go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 
+# Run the integration tests on Debian's 6.1 and 6.12, in QEMU.
+test-vm *flags:
+    go run ./integration/vm -kernel 6.1 -- {{flags}}
+    go run ./integration/vm -kernel 6.12 -- {{flags}}
+
 # Break every guard on purpose, one at a time, and see its test fail; needs root.
 mutants *pattern:
     go run ./integration/mutants {{pattern}}

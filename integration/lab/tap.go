@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,6 +24,9 @@ func (l *Lab) AddTap(port string, mac net.HardwareAddr) (*Tap, error) {
 		if t.File, err = openTap(port); err != nil {
 			return fmt.Errorf("make a tap device: %w", err)
 		}
+		if err := lengthenQueue(port); err != nil {
+			return err
+		}
 		return enslave(port)
 	})
 	if err != nil {
@@ -30,6 +34,17 @@ func (l *Lab) AddTap(port string, mac net.HardwareAddr) (*Tap, error) {
 	}
 	l.Taps = append(l.Taps, t)
 	return t, l.AwaitForwarding()
+}
+
+// lengthenQueue makes room for what arrives while the reader is not scheduled: a
+// tap drops what its queue cannot hold, which is not the bridge's doing.
+func lengthenQueue(name string) error {
+	const frames = 200_000
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetTxQLen(link, frames)
 }
 
 func openTap(name string) (*os.File, error) {
