@@ -29,8 +29,10 @@ func FuzzDecodeLink(f *testing.F) {
 		if l.bridge.ageing < 0 || l.bridge.forwardDelay < 0 || keepaliveOf(l.bridge) < 0 {
 			t.Errorf("a negative time: %+v", l.bridge)
 		}
-		portOf(l, surroundings{})
-		bridgeReason(l)
+		// Whatever it is, there is a verdict.
+		if p := portOf(l, surroundings{}); p.In.Text() == "" || p.Out.Text() == "" || bridgeReason(l).Text() == "" {
+			t.Errorf("a verdict without a text: %+v", p)
+		}
 	})
 }
 

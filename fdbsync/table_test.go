@@ -181,8 +181,10 @@ func TestDumpThatShowsARowTwice(t *testing.T) {
 	s := at(1, 10)
 	table := tableWith(s, active)
 	table.beginDump()
-	if table.claim(s) || table.claim(s) {
-		t.Error("the same row revokes")
+	for range 2 {
+		if table.claim(s) {
+			t.Error("the same row revokes")
+		}
 	}
 	table.endDump()
 	wantNextBatch(t, table, 0, 0)
