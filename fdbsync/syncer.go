@@ -642,9 +642,10 @@ func (s *Syncer) tick() error {
 	return err
 }
 
-// reconcile compares everything with the kernel.
+// reconcile compares everything with the kernel. Links that do not hold still
+// are left for the next time: their events came anyway.
 func (s *Syncer) reconcile() error {
-	if err := s.readLinks(); err != nil {
+	if err := s.readLinks(); err != nil && !errors.Is(err, errChanging) {
 		return err
 	}
 	for _, m := range s.mirrors {

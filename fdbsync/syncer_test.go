@@ -69,7 +69,8 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// testBridge makes br0 with three ports, and waits for nothing.
+// testBridge makes br0 with three ports, which forward when it is done: a port
+// that does not takes no dynamic entries.
 const testBridge = `
 ip link set lo up
 ip link add br0 type bridge
@@ -78,6 +79,9 @@ for i in 1 2 3; do
 	ip link add p$i type veth peer name h$i
 	ip link set p$i master br0 up
 	ip link set h$i up
+done
+for i in 1 2 3; do
+	until bridge link show dev p$i | grep -q "state forwarding"; do :; done
 done
 `
 
@@ -308,9 +312,9 @@ func TestHaste(t *testing.T) {
 		for range 15 {
 			sh(t, `ip link del br0; ip link add br0 type bridge; ip link set br0 up; ip link set p1 master br0
 				ip link del p3; ip link add p3 type veth peer name h3; ip link set p3 master br0 up
-				for i in 1 2 3 4 5 6 7 8; do bridge fdb add 02:00:00:00:00:0$i dev p1 master dynamic; done`)
+				for i in 1 2 3 4 5 6 7 8; do bridge fdb add 02:00:00:00:00:0$i dev p1 master static; done`)
 		}
-		sh(t, "ip link set h3 up; ip link set p2 master br0; bridge fdb replace 02:00:00:00:00:01 dev p3 master dynamic")
+		sh(t, "ip link set h3 up; ip link set p2 master br0; bridge fdb replace 02:00:00:00:00:01 dev p3 master static")
 		b.awaitStation(t, "02:00:00:00:00:01", "p3")
 		b.awaitStation(t, "02:00:00:00:00:02", "p1")
 		b.awaitGate(t, accel.Fast)
@@ -429,4 +433,23 @@ func TestStartThatIsCalledOff(t *testing.T) {
 			t.Error("a bridge is still open")
 		}
 	})
+}
+
+// restless has a list of links that never holds still.
+type restless struct{ *world }
+
+func (restless) links() (map[int]link, error) {
+	return nil, fmt.Errorf("list the interfaces: %w", errChanging)
+}
+
+func TestLinksThatDoNotHoldStill(t *testing.T) {
+	m, w := newTestMirror(t)
+	b := newBench(t)
+	b.kernel, b.mirrors, b.links = restless{w}, []*mirror{m}, w.open(t, m)
+	if err := b.reconcile(); err != nil {
+		t.Errorf("the daemon would end: %v", err)
+	}
+	if m.gate.Reason != accel.Fast || !m.present {
+		t.Errorf("the gate is %v, present %v", m.gate.Reason, m.present)
+	}
 }
