@@ -172,6 +172,21 @@ func TestDistrustShutsAndTakesBack(t *testing.T) {
 	wantPhase(t, m.table, s.StationKey, claimed)
 }
 
+func TestDumpThatShowsAnotherPortRevokes(t *testing.T) {
+	m, w := newTestMirror(t)
+	w.open(t, m)
+	s, moved := at(1, 4), at(1, 6)
+	w.bridges[2].stations[s.StationKey] = accel.Station{StationKey: s.StationKey, Port: 4, Active: true}
+	m.table.claim(s)
+	w.table[s.StationKey] = moved
+	if err := m.read(); err != nil {
+		t.Fatal(err)
+	}
+	if h, ok := w.bridges[2].stations[s.StationKey]; ok {
+		t.Errorf("%+v is still held", h)
+	}
+}
+
 func TestDistrustKeepsAnotherReason(t *testing.T) {
 	m, w := newTestMirror(t)
 	links := w.open(t, m)

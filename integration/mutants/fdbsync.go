@@ -1,0 +1,42 @@
+package main
+
+// The guards of the mirror.
+func init() {
+	a := func(name, file, old, new, run string) {
+		mutants = append(mutants, mutant{name: "mirror: " + name, file: "fdbsync/" + file, old: old, new: new, pkg: "./fdbsync", run: run})
+	}
+	a("nothing is active before the kernel was asked", "table.go", "	case kernel == nil:\n		t.remove(k)\n		return revokeIt\n", "	case kernel == nil:\n		kernel = &r.station\n		r.phase = active\n		return activateIt\n", "TestStationThatTheDumpLacksAndTheKernelToo")
+	a("an answer of another port does not activate", "table.go", "	case *kernel != r.station:\n", "	case false:\n", "TestModel")
+	a("an old answer does not activate a new claim", "table.go", "	case r.phase == candidate:\n		r.phase = active\n", "	case r.phase != active:\n		r.phase = active\n", "TestAnswerToAnOldQuestion")
+	a("a claim of another port revokes", "mirror.go", "	return m.plane.Revoke(m.link.ifindex, []accel.StationKey{s.StationKey})\n", "	return nil\n", "TestModel")
+	a("a removal revokes", "mirror.go", "	m.table.remove(k)\n	return m.plane.Revoke(m.link.ifindex, []accel.StationKey{k})\n", "	m.table.remove(k)\n	return nil\n", "TestModel")
+	a("a dump's change revokes", "mirror.go", "	return m.plane.Revoke(m.link.ifindex, stale)\n", "	return nil\n", "TestDumpThatShowsAnotherPortRevokes")
+	a("a row that a dump lacks is asked for", "table.go", "r.seen != t.dump && r.phase != candidate", "r == nil", "TestDumpThatLacksARowAsksForIt")
+	a("a row that a dump lacks is not removed for that", "table.go", "			t.asked[k] = struct{}{}\n		}\n	}\n}\n\n// batch", "			t.remove(k)\n		}\n	}\n}\n\n// batch", "TestDumpThatLacksARowAsksForIt")
+	a("a grace period passes before the question", "mirror.go", "	if now.Before(m.askAt) {\n", "	if false {\n", "TestModel")
+	a("a candidate that was revoked is tried again", "mirror.go", "	m.table.lost(lost)\n", "	_ = lost\n", "TestModel")
+	a("a batch that was not asked for is taken back", "mirror.go", "	m.table.takeBack(m.waiting)\n", "", "TestDistrustShutsAndTakesBack")
+	a("a candidate taken back gives up its place", "table.go", " || r.phase == claimed || ", " || ", "TestCompare")
+	a("what a program revoked is found", "table.go", "		if _, ok := have[k]; !ok && r.phase == active {\n", "		if false {\n", "TestCompare")
+	a("what the data plane holds by mistake is revoked", "mirror.go", "	return m.plane.Revoke(m.link.ifindex, m.table.compare(held))\n", "	m.table.compare(held)\n	return nil\n", "TestModel")
+	a("room is given back", "table.go", "		t.room++\n", "", "TestRoomIsGivenBack")
+	a("lost events shut the gate", "syncer.go", "		if err := m.distrust(); err != nil {\n			return err\n		}\n", "", "TestLostEvents")
+	a("lost events are made good", "syncer.go", "	if changed.overrun {\n		return s.resync()\n	}\n", "", "TestLostEvents")
+	a("a port without a program shuts the bridge", "mirror.go", "		if !p.attached {\n			return true\n", "		if !p.attached {\n			return false\n", "TestPortWithoutProgramShutsTheBridge")
+	a("bridge chains shut the bridge", "mirror.go", "	case fw.bridge:\n", "	case false:\n", "TestGate")
+	a("IP chains shut the bridge where br_netfilter is", "mirror.go", "fw.ip && fw.brNetfilter", "false", "TestGate")
+	a("a firewall that cannot be read shuts the bridge", "mirror.go", "	case fwErr != nil:\n", "	case false:\n", "TestGate")
+	a("a bridge that is not mirrored yet stays shut", "mirror.go", "	case !m.synced:\n", "	case false:\n", "TestBridgeOpensLast|TestDistrust")
+	a("the gate shuts before ports change", "mirror.go", "	if g := m.wantGate(fw, fwErr); g.Reason != accel.Fast || m.gate.Reason == accel.Fast {\n", "	if g := m.wantGate(fw, fwErr); false {\n", "TestWhatShutsComesFirst")
+	a("ports that shut come before ports that open", "mirror.go", "return !opens(from, to)", "return true", "TestWhatShutsComesFirst")
+	a("a chain at a port shuts the port", "eligible.go", "	case s.netfilter:\n", "	case false:\n", "TestPortOf|TestNetdevChainShutsItsPort")
+	a("a promiscuous bridge is left to the kernel", "eligible.go", "l.promiscuity > 0 || l.flags&unix.IFF_PROMISC != 0", "false", "TestBridgeReason")
+	a("an attribute that is missing is not off", "eligible.go", "	case !l.known || !l.port.known:\n", "	case false:\n", "TestPortOf")
+	a("an attribute of a wrong size is not off", "decode.go", "		r.broken++\n		return false\n", "		return false\n", "TestDecodeBrokenNeigh")
+	a("a device's own rows are not the bridge's", "decode.go", "flags&unix.NTF_SELF != 0", "flags == 0xff", "TestDecodeNeigh")
+	a("an ifindex of another namespace is not taken", "decode.go", "	if elsewhere {\n", "	if elsewhere = false; elsewhere {\n", "TestDecodeLinkInHardwareAndElsewhere")
+	a("a pattern of devices means all", "netfilter.go", "strings.HasSuffix(name, \"*\")", "false", "TestChainsOfDoubtfulDevices")
+	a("a bridge that is gone does not end the daemon", "syncer.go", "		if err != nil && s.isGone(m) {\n", "		if err != nil && false {\n", "TestHaste")
+	a("links that do not hold still are left for the next time", "syncer.go", " && !errors.Is(err, errChanging)", "", "TestLinksThatDoNotHoldStill")
+	a("stop closes the bridges", "syncer.go", "		errs = append(errs, m.vanish())\n", "		_ = m\n", "TestStopLeavesNothing")
+}
