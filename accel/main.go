@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -48,11 +49,28 @@ func untilSignal() context.Context {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	go func() {
 		cancel(fmt.Errorf("signal: %v", <-signals))
+		passOver(signals, sameWish)
 		second := (<-signals).(syscall.Signal)
 		signal.Reset(second)
 		syscall.Kill(os.Getpid(), second)
 	}()
 	return ctx
+}
+
+// sameWish is how long further signals count as the first one. One wish may come
+// as several: from the terminal and from a parent, or once for every thread of a
+// parent that was killed (PR_SET_PDEATHSIG).
+const sameWish = time.Second
+
+func passOver(signals <-chan os.Signal, d time.Duration) {
+	over := time.After(d)
+	for {
+		select {
+		case <-signals:
+		case <-over:
+			return
+		}
+	}
 }
 
 // app is the program with everything that it takes from outside.

@@ -151,11 +151,37 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	cmd.Process.Signal(syscall.SIGTERM)
-	err := cmd.Wait()
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	err := signalUntil(cmd, ended)
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
 		t.Errorf("got %v\n%s", err, output)
+	}
+}
+
+// signalUntil sends SIGTERM again and again, since what comes right behind the
+// first one counts as the same.
+func signalUntil(cmd *exec.Cmd, ended <-chan error) error {
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case <-again.C:
+			cmd.Process.Signal(syscall.SIGTERM)
+		}
+	}
+}
+
+func TestSignalsOfOneWishAreOne(t *testing.T) {
+	signals := make(chan os.Signal, 2)
+	signals <- syscall.SIGTERM
+	signals <- syscall.SIGTERM
+	passOver(signals, time.Millisecond)
+	if len(signals) != 0 {
+		t.Errorf("%d signals are left, which would end the process", len(signals))
 	}
 }
 
