@@ -1,12 +1,14 @@
 package fdbsync
 
 import (
-	"bufio"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"unsafe"
 
 	"github.com/mdlayher/netlink"
 	"github.com/mdlayher/netlink/nlenc"
@@ -40,43 +42,138 @@ const (
 	nfnlGroupNftable = unix.NFNLGRP_NFTABLES
 )
 
+// Numbers of nfnetlink_hook, which lists the hooks of a kernel whoever put them
+// there; include/uapi/linux/netfilter/nfnetlink_hook.h.
+const (
+	nfHookGet         = 12 << 8 // NFNL_SUBSYS_HOOK, NFNL_MSG_HOOK_GET
+	nfnlaHookHooknum  = 1
+	nfnlaHookFunction = 4 // NFNLA_HOOK_FUNCTION_NAME
+
+	nftGetFlowtable       = unix.NFNL_SUBSYS_NFTABLES<<8 | 23 // NFT_MSG_GETFLOWTABLE
+	nftaFlowtableHook     = 3
+	nftaFlowtableHookDevs = 3
+
+	// The hooks that a forwarded frame passes (NF_INET_*, NF_BR_*, NF_ARP_*).
+	nfPreRouting  = 0
+	nfForward     = 2
+	nfPostRouting = 4
+)
+
 // readFirewall finds every packet filter that the kernel will tell of.
 func readFirewall() (firewall, error) {
 	f := firewall{devices: make(map[string]bool), brNetfilter: haveBrNetfilter()}
-	if err := f.readChains(); err != nil {
-		return f, err
+	for _, read := range []func() error{f.readNetlink, f.readLegacyBridge, f.readLegacyIP} {
+		if err := read(); err != nil {
+			return f, err
+		}
 	}
-	if err := f.readLegacyBridge(); err != nil {
-		return f, err
-	}
-	return f, f.readLegacyIP()
+	return f, nil
 }
 
-// readChains lists the base chains of nf_tables in all families. A kernel
-// without nf_tables has none.
-func (f *firewall) readChains() error {
+// readNetlink asks for base chains, flowtables and hooks. A kernel without
+// nfnetlink has none.
+func (f *firewall) readNetlink() error {
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if errors.Is(err, unix.EPROTONOSUPPORT) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("read the firewall's chains: %w", err)
+		return fmt.Errorf("read the firewall: %w", err)
 	}
 	defer c.Close()
-	messages, err := c.Execute(netlink.Message{
-		Header: netlink.Header{Type: nftGetChain, Flags: netlink.Request | netlink.Dump},
-		Data:   make([]byte, sizeofNfGenMsg), // family 0: all
+	return errors.Join(
+		list(c, nftGetChain, unix.NFPROTO_UNSPEC, nil, f.addChain),
+		list(c, nftGetFlowtable, unix.NFPROTO_UNSPEC, nil, f.addFlowtable),
+		f.readHooks(c),
+	)
+}
+
+// list calls add for everything of one kind in a family. What the kernel does
+// not know has nothing in it.
+func list(c *netlink.Conn, kind netlink.HeaderType, family uint8, attributes []byte, add func([]byte)) error {
+	messages, err := dump(func() ([]netlink.Message, error) {
+		return c.Execute(netlink.Message{
+			Header: netlink.Header{Type: kind, Flags: netlink.Request | netlink.Dump},
+			Data:   append([]byte{family, unix.NFNETLINK_V0, 0, 0}, attributes...),
+		})
 	})
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
-		return nil // no nf_tables behind nfnetlink
+		return nil // no such part behind nfnetlink
 	}
 	if err != nil {
-		return fmt.Errorf("read the firewall's chains: %w", err)
+		return fmt.Errorf("read the firewall: %w", err)
 	}
 	for _, m := range messages {
-		f.addChain(m.Data)
+		add(m.Data)
 	}
 	return nil
+}
+
+// readHooks finds what neither nf_tables nor the legacy tables tell of: bridge
+// conntrack, programs and modules with hooks of their own. Where the kernel
+// cannot list hooks, these stay unseen.
+func (f *firewall) readHooks(c *netlink.Conn) error {
+	families := []uint8{unix.NFPROTO_BRIDGE}
+	if f.brNetfilter {
+		families = append(families, unix.NFPROTO_IPV4, unix.NFPROTO_IPV6, unix.NFPROTO_ARP)
+	}
+	for _, family := range families {
+		for _, number := range []uint32{nfPreRouting, nfForward, nfPostRouting} {
+			e := netlink.NewAttributeEncoder()
+			e.ByteOrder = binary.BigEndian
+			e.Uint32(nfnlaHookHooknum, number)
+			which, err := e.Encode()
+			if err != nil {
+				return err
+			}
+			if err := list(c, nfHookGet, family, which, f.addHook); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// addHook takes in one hook, unless it is known to let every forwarded frame
+// through: br_netfilter's own, which only lead to those of IP, and AppArmor's,
+// which looks at frames of local sockets only (security/apparmor/lsm.c:
+// apparmor_ip_postroute). One without a name may be any.
+func (f *firewall) addHook(data []byte) {
+	if len(data) < sizeofNfGenMsg {
+		return
+	}
+	var function string
+	attributes(data[sizeofNfGenMsg:], func(n uint16, v []byte) {
+		if n == nfnlaHookFunction {
+			function = nlenc.String(v)
+		}
+	})
+	switch {
+	case data[0] == unix.NFPROTO_BRIDGE:
+		f.bridge = f.bridge || !strings.HasPrefix(function, "br_nf_")
+	case function != "apparmor_ip_postroute":
+		f.ip = true
+	}
+}
+
+// addFlowtable takes in one flowtable: it takes frames at the ingress of its
+// devices, without any chain there (net/netfilter/nf_flow_table_inet.c).
+func (f *firewall) addFlowtable(data []byte) {
+	if len(data) < sizeofNfGenMsg {
+		return
+	}
+	attributes(data[sizeofNfGenMsg:], func(n uint16, hook []byte) {
+		if n != nftaFlowtableHook {
+			return
+		}
+		var devices []string
+		attributes(hook, func(n uint16, v []byte) {
+			if n == nftaFlowtableHookDevs {
+				devices = append(devices, deviceNames(v)...)
+			}
+		})
+		f.addDevices(devices)
+	})
 }
 
 // addChain takes in one chain; one without a hook is no base chain and sees no
@@ -124,37 +221,75 @@ func decodeHook(data []byte) (number uint32, devices []string) {
 		case nftaHookDev:
 			devices = append(devices, nlenc.String(v))
 		case nftaHookDevs:
-			attributes(v, func(m uint16, name []byte) {
-				if m == nftaDeviceName {
-					devices = append(devices, nlenc.String(name))
-				} else {
-					devices = append(devices, "*") // a kind of name not known here
-				}
-			})
+			devices = append(devices, deviceNames(v)...)
 		}
 	})
 	return number, devices
 }
 
-// readLegacyBridge looks for legacy ebtables. To ask it for its tables would
-// create them, so that a loaded table counts as one in use.
-func (f *firewall) readLegacyBridge() error {
-	file, err := os.Open("/proc/modules")
-	if errors.Is(err, os.ErrNotExist) {
-		return nil // no modules: nothing can have been loaded
-	}
-	if err != nil {
-		return fmt.Errorf("look for legacy ebtables: %w", err)
-	}
-	defer file.Close()
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		switch name, _, _ := strings.Cut(lines.Text(), " "); name {
-		case "ebtable_filter", "ebtable_nat", "ebtable_broute":
-			f.bridge = true
+func deviceNames(data []byte) (names []string) {
+	attributes(data, func(n uint16, name []byte) {
+		if n == nftaDeviceName {
+			names = append(names, nlenc.String(name))
+		} else {
+			names = append(names, "*") // a kind of name not known here
 		}
+	})
+	return names
+}
+
+// readLegacyBridge looks for legacy ebtables. To ask it for a table would create
+// that table, hooks and all, and load its module (net/bridge/netfilter/
+// ebtables.c: find_inlist_lock), so that a table that can be there counts as one
+// in use.
+func (f *firewall) readLegacyBridge() error {
+	present, err := haveEbtables()
+	if err != nil || !present {
+		return err
 	}
-	return lines.Err()
+	modules, err := loadedModules()
+	if err != nil {
+		return err
+	}
+	isBuiltIn := !slices.Contains(modules, "ebtables")
+	f.bridge = f.bridge || isBuiltIn || slices.ContainsFunc(modules, func(name string) bool {
+		return name == "ebtable_filter" || name == "ebtable_nat" || name == "ebtable_broute"
+	})
+	return nil
+}
+
+// haveEbtables says whether the core of legacy ebtables is there, whose socket
+// option takes the address of a question before it looks for a table: without an
+// address nothing is loaded or created.
+func haveEbtables() (bool, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false, fmt.Errorf("look for legacy ebtables: %w", err)
+	}
+	defer unix.Close(fd)
+	const ebtGetInfo = 128 // EBT_SO_GET_INFO
+	size := uint32(unix.Getpagesize())
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_IP, ebtGetInfo, 0, uintptr(unsafe.Pointer(&size)), 0)
+	switch errno {
+	case unix.ENOPROTOOPT:
+		return false, nil
+	case unix.EPERM:
+		return false, fmt.Errorf("look for legacy ebtables: %w", errno)
+	}
+	return true, nil
+}
+
+// loadedModules is empty on a kernel without modules.
+func loadedModules() (names []string, err error) {
+	data, err := os.ReadFile("/proc/modules")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("look for legacy ebtables: %w", err)
+	}
+	for line := range strings.Lines(string(data)) {
+		name, _, _ := strings.Cut(line, " ")
+		names = append(names, name)
+	}
+	return names, nil
 }
 
 // readLegacyIP looks for legacy iptables and for virtual servers, which hook in
