@@ -50,9 +50,12 @@ func untilSignal() context.Context {
 	go func() {
 		cancel(fmt.Errorf("signal: %v", <-signals))
 		passOver(signals, sameWish)
-		second := (<-signals).(syscall.Signal)
+		second := <-signals
+		for second == syscall.SIGHUP { // a terminal, or a parent, can be gone more than once
+			second = <-signals
+		}
 		signal.Reset(second)
-		syscall.Kill(os.Getpid(), second)
+		syscall.Kill(os.Getpid(), second.(syscall.Signal))
 	}()
 	return ctx
 }

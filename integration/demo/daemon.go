@@ -26,7 +26,8 @@ type daemon struct {
 
 // startDaemon starts this same program as a daemon. It is asked to stop when
 // this process dies, however that happens: the kernel ties it to the thread
-// that started it, which therefore waits for its end.
+// that started it, which therefore waits for its end. The signal is the one that
+// may come several times: the kernel sends it for every thread that dies.
 func startDaemon(ns *lab.Namespace, dir string) (*daemon, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -37,7 +38,7 @@ func startDaemon(ns *lab.Namespace, dir string) (*daemon, error) {
 	d.cmd.Stderr = d
 	// A process group of its own: Ctrl-C is for the demo, which then stops
 	// the daemon in its turn.
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGHUP}
 	started := make(chan error, 1)
 	go ns.Do(func() error {
 		err := d.cmd.Start()
