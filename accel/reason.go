@@ -31,6 +31,7 @@ const (
 	IPHeader        Reason = 9
 	PPPoE           Reason = 10
 	Malformed       Reason = 11
+	Tagged          Reason = 12
 
 	// What the forwarding table says of it.
 	SourceUnknown      Reason = 20
@@ -96,6 +97,8 @@ var reasonTexts = map[Reason]struct{ name, text, advice string }{
 	IPHeader:        {"ip_header", "br_netfilter is present and would drop or trim the frame: options, padding or a wrong header", "unload br_netfilter if nothing on this host needs it"},
 	PPPoE:           {"pppoe", "br_netfilter is present and may look into PPPoE", "unload br_netfilter if nothing on this host needs it"},
 	Malformed:       {"malformed", "the frame is shorter than its headers", ""},
+
+	Tagged: {"tagged", "the frame has a VLAN tag, and a VLAN device on the port, perhaps in another namespace, may take it", ""},
 
 	SourceUnknown:      {"source_unknown", "the bridge has no entry for the source yet", "look for fdb_full in shunt status if it stays so"},
 	SourceMoved:        {"source_moved", "the source was known behind another port; its entry was revoked", "two ports claim one address if this keeps growing: look for a loop or a spoofing guest"},

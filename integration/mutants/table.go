@@ -172,4 +172,9 @@ var mutants = []mutant{
 		file: "tcprog/bpf/revoke.c", old: "	return BPF_CORE_READ(dev, nd_net.net, ns.inum) == netns_inode;\n", new: "	(void)dev;\n	return true;\n",
 		pkg: "./integration", run: "TestRevocationIsOfOneNamespace",
 	},
+	{
+		name: "a tagged frame is left to the bridge",
+		file: "tcprog/bpf/shunt.c", old: "		return TAGGED;\n", new: "		return FAST;\n",
+		pkg: "./integration", run: "TestTaggedFramesAreLeftToTheBridge",
+	},
 }

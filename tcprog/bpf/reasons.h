@@ -22,6 +22,7 @@ enum reason {
 	IP_HEADER = 9,
 	PPPOE = 10,
 	MALFORMED = 11,
+	TAGGED = 12,
 
 	/* What the forwarding table says of it. */
 	SOURCE_UNKNOWN = 20,

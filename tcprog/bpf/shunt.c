@@ -42,6 +42,7 @@ struct frame {
 	__u64 now_ns;
 	__u32 len;	   /* with the Ethernet header, without the tag */
 	__u16 protocol;	   /* host order; the one behind the tag */
+	bool tagged;
 };
 
 /* A bridge without VLAN filtering keys every frame with VID 0 and keeps the
@@ -59,6 +60,7 @@ static __always_inline bool parse(struct __sk_buff *skb, struct frame *f)
 	f->source = *(__u32 *)(data + 6) | (__u64)*(__u16 *)(data + 10) << 32;
 	f->destination |= (__u64)slot << MAC_BITS;
 	f->protocol = bpf_ntohs(skb->protocol);
+	f->tagged = skb->vlan_present;
 	f->len = skb->len;
 	f->now_ns = bpf_ktime_get_coarse_ns();
 	return true;
@@ -73,6 +75,12 @@ static __always_inline enum reason class_of(const struct frame *f)
 		return SOURCE_MULTICAST;
 	if (!(f->source & MAC_MASK))
 		return SOURCE_ZERO;
+	/* A VLAN device on the port takes its frames before the bridge does
+	 * (net/8021q/vlan_core.c: vlan_do_receive), and netlink does not tell of
+	 * one that was moved to another namespace.
+	 */
+	if (f->tagged)
+		return TAGGED;
 	switch (f->protocol) {
 	case ETH_P_ARP:
 	case ETH_P_RARP:
