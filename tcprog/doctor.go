@@ -16,7 +16,7 @@ import (
 // Check tells what of the data plane works on this kernel. It loads a program
 // for a moment and attaches nothing.
 func (d *Dataplane) Check(context.Context) []accel.Finding {
-	return []accel.Finding{checkBTF(), checkProgram(), checkHook(), checkPins()}
+	return []accel.Finding{checkBTF(), checkProgram(), checkRevocation(), checkHook(), checkPins()}
 }
 
 func checkBTF() accel.Finding {
@@ -45,6 +45,28 @@ func tryProgram() error {
 		return errors.New("it lacks bpf_ktime_get_coarse_ns (Linux 5.11)")
 	}
 	spec, err := loadSpec(16)
+	if err != nil {
+		return err
+	}
+	all, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return err
+	}
+	all.Close()
+	return nil
+}
+
+func checkRevocation() accel.Finding {
+	if err := tryRevokers(); err != nil {
+		return accel.Finding{Check: "revocation", Level: accel.LevelNote,
+			Text:   fmt.Sprintf("the kernel takes no programs at the bridge's tracepoints: what the bridge deletes is revoked when netlink tells of it, milliseconds later: %v", err),
+			Advice: "use a kernel with BTF, and give shunt CAP_PERFMON"}
+	}
+	return accel.Finding{Check: "revocation", Level: accel.LevelOK, Text: "what the bridge deletes or moves is revoked in the kernel, at once"}
+}
+
+func tryRevokers() error {
+	spec, err := loadRevoke()
 	if err != nil {
 		return err
 	}
