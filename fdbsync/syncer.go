@@ -346,18 +346,26 @@ const maxEvents = 1024
 // handle takes in one event and those that wait behind it, and then looks once
 // at what they said has changed.
 func (s *Syncer) handle(e event) error {
-	for range maxEvents {
+	for n := 1; e != nil; n++ {
 		if err := e(s); err != nil {
 			return err
 		}
-		select {
-		case e = <-s.inbox:
-			continue
-		default:
+		e = nil
+		if n < maxEvents { // what is taken out of the inbox must be taken in
+			e = s.nextEvent()
 		}
-		break
 	}
 	return s.catchUp()
+}
+
+// nextEvent returns an event that waits, or nil.
+func (s *Syncer) nextEvent() event {
+	select {
+	case e := <-s.inbox:
+		return e
+	default:
+		return nil
+	}
 }
 
 // catchUp asks how everything is now that has changed.

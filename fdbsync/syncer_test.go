@@ -453,3 +453,23 @@ func TestLinksThatDoNotHoldStill(t *testing.T) {
 		t.Errorf("the gate is %v, present %v", m.gate.Reason, m.present)
 	}
 }
+
+// A burst that is longer than what is taken in at once loses none of its events.
+func TestEveryEventOfABurstIsTakenIn(t *testing.T) {
+	const events = 3*maxEvents + 7
+	s := newSyncer()
+	s.changed = newChanges()
+	s.inbox = make(chan event, events)
+	taken := 0
+	for range events {
+		s.inbox <- func(*Syncer) error { taken++; return nil }
+	}
+	for e := s.nextEvent(); e != nil; e = s.nextEvent() {
+		if err := s.handle(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if taken != events {
+		t.Errorf("%d of %d events were taken in", taken, events)
+	}
+}

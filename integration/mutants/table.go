@@ -177,4 +177,9 @@ var mutants = []mutant{
 		file: "tcprog/bpf/shunt.c", old: "		return TAGGED;\n", new: "		return FAST;\n",
 		pkg: "./integration", run: "TestTaggedFramesAreLeftToTheBridge",
 	},
+	{
+		name: "no event of a burst is lost",
+		file: "fdbsync/syncer.go", old: "		if n < maxEvents { // what", new: "		if e = s.nextEvent(); n < maxEvents { // what",
+		pkg: "./fdbsync", run: "TestEveryEventOfABurstIsTakenIn",
+	},
 }
