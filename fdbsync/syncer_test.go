@@ -60,12 +60,15 @@ func sh(t *testing.T, script string) {
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	late := time.After(10 * time.Second)
+	again := time.NewTicker(2 * time.Millisecond)
+	defer again.Stop()
 	for !holds() {
-		if time.Now().After(deadline) {
+		select {
+		case <-again.C:
+		case <-late:
 			t.Fatalf("it never was so: %s", what)
 		}
-		time.Sleep(2 * time.Millisecond)
 	}
 }
 
