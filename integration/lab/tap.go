@@ -39,7 +39,7 @@ func (l *Lab) AddTap(port string, mac net.HardwareAddr) (*Tap, error) {
 // lengthenQueue makes room for what arrives while the reader is not scheduled: a
 // tap drops what its queue cannot hold, which is not the bridge's doing.
 func lengthenQueue(name string) error {
-	const frames = 200_000
+	const frames = 10_000
 	link, err := netlink.LinkByName(name)
 	if err != nil {
 		return err
