@@ -4,7 +4,7 @@ build:
 
 # Run every test; needs root.
 test:
-    go test ./...
+    ./run-tests
 
 # Rebuild the BPF objects with the pinned clang, and what Go generates.
 generate:

@@ -63,7 +63,7 @@ func bridgeName() string { return fmt.Sprintf("t%d-%d", os.Getpid(), claimNumber
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root")
+		t.Fatal("needs root")
 	}
 }
 
@@ -276,7 +276,7 @@ func TestNamespaceDeleted(t *testing.T) {
 	needRoot(t)
 	ip, err := exec.LookPath("ip")
 	if err != nil {
-		t.Skip("needs ip(8)")
+		t.Fatal("needs ip(8), of the package iproute2")
 	}
 	name, other := fmt.Sprintf("shunt-test-%d", os.Getpid()), fmt.Sprintf("shunt-test-%d-b", os.Getpid())
 	netns := func(args ...string) error { return exec.Command(ip, append([]string{"netns"}, args...)...).Run() }

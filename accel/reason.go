@@ -19,7 +19,7 @@ const NumReasons = 96
 const (
 	Fast Reason = 0
 
-	// The class of the frame (shared rule R3: always passed up).
+	// The class of the frame (always passed up).
 	Multicast       Reason = 1
 	SourceMulticast Reason = 2
 	SourceZero      Reason = 3
