@@ -21,11 +21,18 @@ import (
 type Config struct {
 	// Bridges are the names of the bridges to accelerate.
 	Bridges []string
+	// AllBridges takes every bridge that is or appears in the namespace.
+	AllBridges bool
+	// BypassNetfilter are the names of the bridges for which the operator wrote
+	// "netfilter: bypass": no packet filter keeps them from the fast path.
+	BypassNetfilter []string
 	// Attach is "auto", "tcx" or "clsact".
 	Attach string
 	// MaxStations is the size of a bridge's station map, in entries.
 	MaxStations int
-	// Lease is how long the fast path outlives a daemon that hangs or dies.
+	// Lease is how long the fast path outlives a daemon that hangs or dies. 0
+	// leaves it to what the kernel can do: no lease where every change takes
+	// effect at once without the daemon (Revocation.AtOnce), 2 s elsewhere.
 	Lease time.Duration
 	// Socket is the control socket's path.
 	Socket string

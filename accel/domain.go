@@ -3,6 +3,7 @@ package accel
 import (
 	"encoding/json"
 	"fmt"
+	"iter"
 	"net"
 	"time"
 )
@@ -55,6 +56,9 @@ type Station struct {
 	// NoSource marks an entry that a source may not be checked against
 	// (NTF_EXT_LOCKED; net/bridge/br_input.c: br_handle_frame_finish).
 	NoSource bool
+	// Sticky marks an entry that does not move to another port
+	// (NTF_STICKY; net/bridge/br_fdb.c: br_fdb_update).
+	Sticky bool
 	// Active is false while the station is a candidate that was not verified
 	// yet. The data plane takes no decision from a candidate.
 	Active bool
@@ -77,6 +81,19 @@ type Gate struct {
 	// CheckIP makes the data plane check IP headers as br_netfilter does
 	// (net/bridge/br_netfilter_hooks.c: br_validate_ipv4).
 	CheckIP bool
+	// CheckND makes the data plane pass up IPv6 neighbour discovery, which a
+	// port of the bridge suppresses (net/bridge/br_arp_nd_proxy.c).
+	CheckND bool
+	// VLANProtocol is the EtherType of the bridge's tags, 0x8100 or 0x88a8,
+	// where it filters VLANs; 0 where it does not.
+	VLANProtocol uint16
+	// BypassNetfilter is the operator's written wish that netfilter is not
+	// asked: hooks that appear do not shut the gate.
+	BypassNetfilter bool
+	// Seen is the bridge's version (see the data plane's Version) before the
+	// kernel was asked for what stands here. The gate is shut once the kernel
+	// changed something since.
+	Seen uint64
 }
 
 // Port is what the data plane must know of a bridge port.
@@ -84,12 +101,162 @@ type Port struct {
 	Name    string
 	Ifindex int
 	// MTU is in bytes, without the Ethernet header, as ip(8) shows it.
-	MTU int
-	// Isolated ports do not forward to each other (BR_ISOLATED).
-	Isolated bool
+	MTU   int
+	Flags PortFlags
+	// HasVLANDevices: a VLAN device on the port takes tagged frames before the
+	// bridge does (net/8021q/vlan_core.c: vlan_do_receive).
+	HasVLANDevices bool
+	// PVID is the VLAN of untagged frames on a bridge that filters VLANs; 0
+	// where they are dropped.
+	PVID  uint16
+	VLANs VLANs
 	// In and Out say why the port may not be the ingress, or the egress, of a
 	// frame on the fast path; [Fast] where it may.
 	In, Out Reason
+	// Seen is the port's version before the kernel was asked for what stands
+	// here. The port takes the slow path once the kernel changed it since.
+	Seen uint64
+}
+
+// PortFlags are a port's flags that matter for known unicast, with the kernel's
+// own bits (include/linux/if_bridge.h: BR_*), which the data plane compares with
+// the port's where it can read them.
+type PortFlags uint32
+
+// The flags.
+const (
+	FlagHairpin           PortFlags = 1 << 0
+	FlagLearning          PortFlags = 1 << 5
+	FlagProxyARP          PortFlags = 1 << 8
+	FlagProxyARPWifi      PortFlags = 1 << 10
+	FlagVLANTunnel        PortFlags = 1 << 13
+	FlagNeighSuppress     PortFlags = 1 << 15
+	FlagIsolated          PortFlags = 1 << 16
+	FlagLocked            PortFlags = 1 << 21
+	FlagNeighVLANSuppress PortFlags = 1 << 23
+)
+
+// Isolated ports do not forward to each other.
+func (f PortFlags) Isolated() bool { return f&FlagIsolated != 0 }
+
+// VLAN is a port's membership in a VLAN.
+type VLAN struct {
+	VID uint16
+	// Untagged: the tag is taken off at egress (BRIDGE_VLAN_INFO_UNTAGGED).
+	Untagged bool
+	// Forwarding is the VLAN's own state on the port; frames of a VLAN in any
+	// other state are dropped (net/bridge/br_vlan.c: br_vlan_state_allowed).
+	Forwarding bool
+}
+
+// VLANs are a port's memberships in the order of VIDs. It is a string so that
+// two ports can be compared.
+type VLANs string
+
+const (
+	vlanUntagged   = 1
+	vlanForwarding = 2
+	vlanBytes      = 3 // VID, high byte first, and flags
+)
+
+// NewVLANs packs the memberships; they must be in the order of VIDs.
+func NewVLANs(vlans []VLAN) VLANs {
+	packed := make([]byte, 0, vlanBytes*len(vlans))
+	for _, v := range vlans {
+		var flags byte
+		if v.Untagged {
+			flags |= vlanUntagged
+		}
+		if v.Forwarding {
+			flags |= vlanForwarding
+		}
+		packed = append(packed, byte(v.VID>>8), byte(v.VID), flags)
+	}
+	return VLANs(packed)
+}
+
+// All goes through the memberships.
+func (v VLANs) All() iter.Seq[VLAN] {
+	return func(yield func(VLAN) bool) {
+		for i := 0; i+vlanBytes <= len(v); i += vlanBytes {
+			flags := v[i+2]
+			if !yield(VLAN{
+				VID:        uint16(v[i])<<8 | uint16(v[i+1]),
+				Untagged:   flags&vlanUntagged != 0,
+				Forwarding: flags&vlanForwarding != 0,
+			}) {
+				return
+			}
+		}
+	}
+}
+
+// Revocation says how a change in the kernel reaches the data plane.
+type Revocation struct {
+	// Entries: programs at the bridge's tracepoints revoke a station in the
+	// instant in which the kernel deletes or moves its entry.
+	Entries bool `json:"entries"`
+	// State says how a change of ports, VLANs, the bridge and netfilter is
+	// noticed: see the constants.
+	State string `json:"state"`
+}
+
+// How a change of state is noticed.
+const (
+	// StateTraced: programs at the exit of the kernel's own functions void what
+	// they changed (fexit).
+	StateTraced = "traced"
+	// StateLive: the programs read the kernel's state with every frame. They
+	// cannot see VLAN memberships.
+	StateLive = "live"
+	// StateNetlink: the daemon hears of it, milliseconds later.
+	StateNetlink = "netlink"
+)
+
+// AtOnce says whether every change takes effect with the next frame, whatever
+// the daemon is doing.
+func (r Revocation) AtOnce() bool { return r.Entries && r.State != StateNetlink }
+
+// Weaker says which guarantee is weaker than it could be; empty if none is.
+func (r Revocation) Weaker() string {
+	switch {
+	case !r.Entries && r.State == StateNetlink:
+		return "what the bridge deletes, moves or changes is revoked when netlink tells of it, milliseconds later, and by the lease if the daemon hangs"
+	case !r.Entries:
+		return "what the bridge deletes or moves is revoked when netlink tells of it, milliseconds later, and by the lease if the daemon hangs"
+	case r.State == StateNetlink:
+		return "changes of ports, VLANs, the bridge and netfilter take effect when netlink tells of them, milliseconds later, and by the lease if the daemon hangs"
+	case r.State == StateLive:
+		return "changes of VLAN memberships take effect when netlink tells of them, milliseconds later"
+	}
+	return ""
+}
+
+// Question is a frame for [Explainer].
+type Question struct {
+	Bridge int // ifindex
+	In     int // ifindex of the port where it arrives
+	// Frame is the frame from its destination address on, without the tag.
+	Frame []byte
+	// Tag is the tag's VID; TagProtocol its EtherType, 0 if there is no tag.
+	Tag         uint16
+	TagProtocol uint16
+}
+
+// Explanation is what the data plane would do with a frame, and the records that
+// it took for that.
+type Explanation struct {
+	Reason Reason
+	// VID is the VLAN of the frame: 0 without VLAN filtering.
+	VID uint16
+	// Source and Destination are the entries that were found; nil if none was,
+	// or if none was looked for.
+	Source, Destination *Station
+	// Out is the ifindex of the egress port, 0 if the verdict came before.
+	Out int
+	// Push is the VID of the tag that is put on, Pop says that one is taken off.
+	Push uint16
+	Pop  bool
 }
 
 // PortStats are a port's frames as the data plane counted them.
@@ -140,6 +307,10 @@ type BridgeState struct {
 	// Stations counts the entries that were mirrored and verified; Pending
 	// those that wait for it; Unmirrored those for which the map has no room.
 	Stations, Pending, Unmirrored int
+	// Revocation says how changes in the kernel reach the data plane.
+	Revocation Revocation
+	// BypassNetfilter: the operator wrote "netfilter: bypass" for the bridge.
+	BypassNetfilter bool
 }
 
 // PortState is a port as ports shows it, without its counters.

@@ -32,6 +32,9 @@ const (
 	PPPoE           Reason = 10
 	Malformed       Reason = 11
 	Tagged          Reason = 12
+	PriorityTagged  Reason = 13
+	ForeignTag      Reason = 14
+	Neighbour       Reason = 15
 
 	// What the forwarding table says of it.
 	SourceUnknown      Reason = 20
@@ -45,30 +48,29 @@ const (
 	Isolated           Reason = 28
 	MTU                Reason = 29
 	Keepalive          Reason = 30
+	VLANIngress        Reason = 31
+	VLANEgress         Reason = 32
 
-	// The state of a port.
+	// The state of a port. 43 (port_locked), 44 (port_learning), 49
+	// (port_vlan_device) and 54 (port_hairpin) are not used any more.
 	PortUnknown     Reason = 40
 	PortBlocked     Reason = 41
 	PortDown        Reason = 42
-	PortLocked      Reason = 43
-	PortLearning    Reason = 44
 	PortVLANTunnel  Reason = 45
-	PortNeighbour   Reason = 46
+	PortProxy       Reason = 46
 	PortBackup      Reason = 47
 	PortSwitch      Reason = 48
-	PortVLANDevice  Reason = 49
 	PortNetfilter   Reason = 50
 	PortForeignTC   Reason = 51
 	PortUnattached  Reason = 52
 	PortEgress      Reason = 53
-	PortHairpin     Reason = 54
 	PortNotEthernet Reason = 55
+	PortChanged     Reason = 56
 
-	// The state of the whole bridge.
+	// The state of the whole bridge. 63 (vlan_filtering) is not used any more.
 	Off             Reason = 60
 	Lease           Reason = 61
 	Syncing         Reason = 62
-	VLANFiltering   Reason = 63
 	MST             Reason = 64
 	VLANStats       Reason = 65
 	BridgeNetfilter Reason = 66
@@ -79,6 +81,7 @@ const (
 	Absent          Reason = 71
 	Unwatched       Reason = 72
 	Unchecked       Reason = 73
+	BridgeChanged   Reason = 74
 )
 
 // reasonTexts is the one table of names, meanings and advice. The name is the
@@ -98,7 +101,10 @@ var reasonTexts = map[Reason]struct{ name, text, advice string }{
 	PPPoE:           {"pppoe", "br_netfilter is present and may look into PPPoE", "unload br_netfilter if nothing on this host needs it"},
 	Malformed:       {"malformed", "the frame is shorter than its headers", ""},
 
-	Tagged: {"tagged", "the frame has a VLAN tag, and a VLAN device on the port, perhaps in another namespace, may take it", ""},
+	Tagged:         {"tagged", "the frame has a VLAN tag, and a VLAN device on the port, perhaps in another namespace, may take it", ""},
+	PriorityTagged: {"priority_tagged", "the frame has a tag without a VLAN (priority-tagged)", ""},
+	ForeignTag:     {"foreign_tag", "the frame's tag is not of the bridge's vlan_protocol", ""},
+	Neighbour:      {"neigh_suppress", "a port suppresses neighbour discovery: the bridge may answer", ""},
 
 	SourceUnknown:      {"source_unknown", "the bridge has no entry for the source yet", "look for fdb_full in shunt status if it stays so"},
 	SourceMoved:        {"source_moved", "the source was known behind another port; its entry was revoked", "two ports claim one address if this keeps growing: look for a loop or a spoofing guest"},
@@ -112,27 +118,27 @@ var reasonTexts = map[Reason]struct{ name, text, advice string }{
 	MTU:                {"mtu", "the frame is longer than the egress port's MTU", "give the ports of the bridge the same MTU"},
 	Keepalive:          {"keepalive", "one frame in a while goes to the bridge so that its entry stays fresh", ""},
 
+	VLANIngress: {"vlan_ingress", "the port does not take frames of this VLAN: no member, no PVID, or the VLAN's state is not forwarding", "see bridge vlan show dev PORT"},
+	VLANEgress:  {"vlan_egress", "the destination's port does not send frames of this VLAN", "see bridge vlan show"},
+
 	PortUnknown:     {"port_unknown", "the port is not set up yet", ""},
 	PortBlocked:     {"port_state", "the port is not in the forwarding state", "see bridge -d link"},
 	PortDown:        {"port_down", "the port is down or has no carrier", "see ip link"},
-	PortLocked:      {"port_locked", "the port is locked (802.1X)", ""},
-	PortLearning:    {"port_learning", "learning is off on the port", "bridge link set dev PORT learning on"},
 	PortVLANTunnel:  {"port_vlan_tunnel", "the port maps VLANs to tunnels", ""},
-	PortNeighbour:   {"port_neigh_suppress", "the port suppresses or proxies neighbour discovery", ""},
+	PortProxy:       {"port_proxy", "the port answers ARP for others", ""},
 	PortBackup:      {"port_backup", "the port has a backup port", ""},
 	PortSwitch:      {"port_switch", "the port belongs to a switch that forwards in hardware", ""},
-	PortVLANDevice:  {"port_vlan_device", "a VLAN device on the port takes frames before the bridge does", ""},
 	PortNetfilter:   {"port_netfilter", "a netdev ingress or egress chain is on the port", "see nft list ruleset netdev"},
 	PortForeignTC:   {"port_foreign_tc", "another tc program or filter is on the port", "see tc filter show dev PORT ingress and bpftool net"},
 	PortUnattached:  {"port_unattached", "the program could not be attached to the port", "see the daemon's log"},
 	PortEgress:      {"port_egress", "the destination's port may not be used as egress", "see shunt ports"},
-	PortHairpin:     {"port_hairpin", "the port is in hairpin mode", ""},
 	PortNotEthernet: {"port_not_ethernet", "the port is not Ethernet", ""},
+
+	PortChanged: {"port_changed", "the kernel changed the port, and shunt has not looked at it since", "it looks at once; if this keeps growing, see shunt status: the daemon may hang"},
 
 	Off:             {"off", "switched off by the operator", "shunt on"},
 	Lease:           {"lease", "the daemon did not renew its lease", "see that the daemon runs: systemctl status shunt"},
 	Syncing:         {"syncing", "the bridge's table is being read", ""},
-	VLANFiltering:   {"vlan_filtering", "the bridge filters VLANs", ""},
 	MST:             {"mst", "the bridge has multiple spanning trees", ""},
 	VLANStats:       {"vlan_stats", "the bridge counts per VLAN", "ip link set dev BRIDGE type bridge vlan_stats_enabled 0"},
 	BridgeNetfilter: {"bridge_netfilter", "nftables or ebtables rules are in the bridge family", "see nft list ruleset bridge and ebtables -L"},
@@ -142,6 +148,7 @@ var reasonTexts = map[Reason]struct{ name, text, advice string }{
 	BridgeDown:      {"bridge_down", "the bridge is down", "ip link set dev BRIDGE up"},
 	Absent:          {"absent", "the bridge does not exist", "shunt takes it as soon as it appears"},
 	Unwatched:       {"unwatched", "a port carries no program, so a move to it would go unseen", "see shunt ports and the daemon's log"},
+	BridgeChanged:   {"bridge_changed", "the kernel changed the bridge or a netfilter hook, and shunt has not looked since", "it looks at once; if this keeps growing, see that the daemon runs: systemctl status shunt"},
 	Unchecked:       {"unchecked", "the firewall could not be read, so it may apply", "see the daemon's log and shunt doctor"},
 }
 

@@ -24,6 +24,13 @@ type CounterSource interface {
 	PortStats(bridge int) ([]PortStats, error)
 }
 
+// Explainer asks the data plane what it would do with a frame; tcprog serves it.
+type Explainer interface {
+	// Explain changes no map, counter or FDB entry. An error if the data plane
+	// does not have the bridge or the port.
+	Explain(Question) (Explanation, error)
+}
+
 // Cleaner removes what a daemon that is gone left in the kernel; tcprog serves
 // it. It is called without Provision and Start.
 type Cleaner interface {

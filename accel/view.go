@@ -123,7 +123,7 @@ func (v view) ports(name string) ([]PortV1, error) {
 func describePort(bridge string, p PortState, stats PortStats) PortV1 {
 	d := PortV1{
 		Port: p.Name, Bridge: bridge, Ifindex: p.Ifindex,
-		State: p.State, Attach: cmp.Or(stats.Attach, "none"), MTU: p.MTU, Isolated: p.Isolated,
+		State: p.State, Attach: cmp.Or(stats.Attach, "none"), MTU: p.MTU, Isolated: p.Flags.Isolated(),
 		In: p.In, Out: p.Out, Stations: p.Stations,
 	}
 	d.add(stats)

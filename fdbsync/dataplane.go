@@ -17,10 +17,20 @@ type Dataplane interface {
 	// CloseBridge shuts the gate, detaches every port and removes all maps and
 	// pins of the bridge. Closing a bridge that is not open is no error.
 	CloseBridge(bridge int) error
+	// Revocation says how changes in the kernel reach the bridge's programs.
+	Revocation(bridge int) accel.Revocation
+	// Version is a number that changes whenever the kernel changed the device, a
+	// port or the bridge itself, where programs can see it; for the bridge it
+	// covers the namespace's netfilter hooks too. Read it first, then ask the
+	// kernel how the device is and which hooks there are, and hand it back as
+	// Seen: what changed in between is noticed by the next frame, which then
+	// takes the slow path. 0 for a device that is not watched.
+	Version(ifindex int) uint64
 	// SetGate opens or shuts the fast path of the bridge; the next frame obeys.
 	SetGate(bridge int, g accel.Gate) error
-	// Renew lets the fast path live on for d from now. Without it the gate
-	// shuts by itself. It has no effect while the gate's reason is not Fast.
+	// Renew lets the fast path live on for d from now; for ever if d is 0.
+	// Without it the gate shuts by itself. It has no effect while the gate's
+	// reason is not Fast.
 	Renew(bridge int, d time.Duration) error
 	// AttachPort puts the program on the port's tc ingress and sets the port.
 	AttachPort(bridge int, p accel.Port) error

@@ -14,8 +14,8 @@ func bridgeReason(l link) accel.Reason {
 	switch {
 	case !l.known || !l.bridge.known:
 		return accel.Unchecked
-	case l.bridge.vlanFiltering:
-		return accel.VLANFiltering
+	case l.bridge.vlanFiltering: // until its VLANs are read
+		return accel.Unchecked
 	case l.bridge.mst:
 		return accel.MST
 	case l.bridge.vlanStats:
@@ -58,18 +58,12 @@ func bothWays(l link, s surroundings) accel.Reason {
 		return accel.PortDown
 	case l.port.state != brStateForwarding:
 		return accel.PortBlocked
-	case l.port.locked:
-		return accel.PortLocked
 	case l.port.vlanTunnel:
 		return accel.PortVLANTunnel
 	case l.port.proxiesNeighbor:
-		return accel.PortNeighbour
-	case l.port.hairpin:
-		return accel.PortHairpin
+		return accel.PortProxy
 	case l.inSwitch:
 		return accel.PortSwitch
-	case s.vlanDevice:
-		return accel.PortVLANDevice
 	case s.netfilter:
 		return accel.PortNetfilter
 	}
@@ -78,12 +72,12 @@ func bothWays(l link, s surroundings) accel.Reason {
 
 // portOf is the port as the data plane shall have it.
 func portOf(l link, s surroundings) accel.Port {
-	p := accel.Port{Name: l.name, Ifindex: l.ifindex, MTU: l.mtu, Isolated: l.port.isolated}
+	p := accel.Port{Name: l.name, Ifindex: l.ifindex, MTU: l.mtu, HasVLANDevices: s.vlanDevice}
+	if l.port.isolated {
+		p.Flags |= accel.FlagIsolated
+	}
 	p.In = bothWays(l, s)
 	p.Out = p.In
-	if p.In == accel.Fast && !l.port.learning {
-		p.In = accel.PortLearning
-	}
 	if p.Out == accel.Fast && l.port.backup {
 		p.Out = accel.PortBackup
 	}

@@ -301,7 +301,7 @@ func (m *mirror) settle(links map[int]link, fw firewall, fwErr error) error {
 func opens(from, to accel.Port) bool {
 	return from.In != accel.Fast && to.In == accel.Fast ||
 		from.Out != accel.Fast && to.Out == accel.Fast ||
-		from.Isolated && !to.Isolated || from.MTU < to.MTU
+		from.Flags.Isolated() && !to.Flags.Isolated() || from.MTU < to.MTU
 }
 
 // takePorts takes in how the ports are now, and returns those that left.

@@ -133,6 +133,12 @@ func (d *Dataplane) with(ifindex int, f func(*bridge) error) error {
 	return f(br)
 }
 
+// Revocation says how changes in the kernel reach the bridge's programs.
+func (d *Dataplane) Revocation(int) accel.Revocation { return accel.Revocation{} }
+
+// Version changes when the kernel changes the device.
+func (d *Dataplane) Version(int) uint64 { return 0 }
+
 // SetGate opens or shuts the fast path of the bridge; the next frame obeys. An
 // open gate lets nothing through before the first Renew.
 func (d *Dataplane) SetGate(ifindex int, g accel.Gate) error {

@@ -109,7 +109,7 @@ func (br *bridge) setPort(p accel.Port) error {
 		In:      uint16(p.In),
 		Out:     uint16(p.Out),
 	}
-	if p.Isolated {
+	if p.Flags.Isolated() {
 		rec.Flags |= portIsolated
 	}
 	return br.storeSlot(at.slot, rec)

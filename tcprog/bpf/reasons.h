@@ -23,6 +23,9 @@ enum reason {
 	PPPOE = 10,
 	MALFORMED = 11,
 	TAGGED = 12,
+	PRIORITY_TAGGED = 13,
+	FOREIGN_TAG = 14,
+	NEIGHBOUR = 15,
 
 	/* What the forwarding table says of it. */
 	SOURCE_UNKNOWN = 20,
@@ -36,11 +39,15 @@ enum reason {
 	ISOLATED = 28,
 	MTU = 29,
 	KEEPALIVE = 30,
+	VLAN_INGRESS = 31,
+	VLAN_EGRESS = 32,
 
 	/* The state of a port or of the bridge. */
 	PORT_UNKNOWN = 40,
 	PORT_EGRESS = 53,
+	PORT_CHANGED = 56,
 	LEASE = 61,
+	BRIDGE_CHANGED = 74,
 
 	NUM_REASONS = 96,
 };
