@@ -19,6 +19,9 @@ import (
 
 const tracingDir = "tracing"
 
+// revokerNames are the tracepoints, in the order of the programs.
+var revokerNames = []string{"fdb_delete", "br_fdb_update", "br_fdb_add", "br_fdb_external_learn_add"}
+
 // attachRevokers attaches the tracepoint programs of the bridge. Those of an
 // earlier daemon are detached only when the new ones work: tracing programs
 // cannot be exchanged in place, and two revoke as well as one.
@@ -32,13 +35,11 @@ func (br *bridge) attachRevokers(ns accel.Namespace) error {
 	if err := makeDir(dir); err != nil {
 		return err
 	}
-	for name, program := range map[string]*ebpf.Program{
-		"fdb_delete":                programs.ShuntFdbDelete,
-		"br_fdb_update":             programs.ShuntFdbUpdate,
-		"br_fdb_add":                programs.ShuntFdbAdd,
-		"br_fdb_external_learn_add": programs.ShuntFdbExternal,
+	for i, program := range []*ebpf.Program{
+		programs.ShuntFdbDelete, programs.ShuntFdbUpdate, programs.ShuntFdbAdd, programs.ShuntFdbExternal,
 	} {
-		l, err := attachRevoker(filepath.Join(dir, name), program)
+		name := revokerNames[i]
+		l, err := attachTracing(filepath.Join(dir, name), program, ebpf.AttachTraceRawTp)
 		if err != nil {
 			return fmt.Errorf("attach to the tracepoint %s: %w", name, err)
 		}
@@ -70,9 +71,9 @@ func (br *bridge) loadRevokers(ns accel.Namespace) (*revokePrograms, error) {
 	return &programs, nil
 }
 
-// attachRevoker attaches the program, and then lets the pin name the new link.
-func attachRevoker(pin string, program *ebpf.Program) (link.Link, error) {
-	l, err := link.AttachTracing(link.TracingOptions{Program: program, AttachType: ebpf.AttachTraceRawTp})
+// attachTracing attaches the program, and then lets the pin name the new link.
+func attachTracing(pin string, program *ebpf.Program, as ebpf.AttachType) (link.Link, error) {
+	l, err := link.AttachTracing(link.TracingOptions{Program: program, AttachType: as})
 	if err != nil {
 		return nil, err
 	}
