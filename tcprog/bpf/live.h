@@ -159,7 +159,7 @@ static __always_inline unsigned long find_port(struct net_bridge_port *in, int i
 		.ifindex = ifindex,
 	};
 
-	s.start = WORD(CAST(struct list_head, s.at)->prev->next);
+	s.start = WORD(CAST(struct list_head, s.at)->prev);
 	bpf_loop(MAX_PORTS + 1, search_step, &s, 0);
 	return s.found;
 }
