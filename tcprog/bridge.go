@@ -38,7 +38,7 @@ func openBridge(ns accel.Namespace, b accel.Bridge, maxStations int, hook string
 		return nil, err
 	}
 	dir := filepath.Join(bridgeDir(pinRoot(ns), b.Ifindex), Schema)
-	maps, adopted, err := openMaps(dir, spec, bridgeMaps...)
+	maps, adopted, err := openMaps(dir, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -50,6 +50,9 @@ func openBridge(ns accel.Namespace, b accel.Bridge, maxStations int, hook string
 	if err := br.prepare(adopted); err != nil {
 		closeMaps(maps)
 		return nil, err
+	}
+	if err := changes.pin(filepath.Join(dir, tracingDir)); err != nil {
+		return nil, errors.Join(err, br.close())
 	}
 	if err := br.attachRevokers(ns); err != nil {
 		br.logger.Warn("what the kernel deletes is revoked when netlink tells of it, and not at once", "error", err)

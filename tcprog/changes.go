@@ -4,13 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"path/filepath"
-	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/accel"
 )
@@ -20,11 +19,15 @@ import (
 // functions raise it (trace.c); where the kernel refuses those, the port programs
 // read the kernel's state with every frame and the version is that state, as a
 // number (live.h); where it refuses that too, versions stand still.
+//
+// Nothing is taken over from an earlier daemon. Its tracing programs live as long
+// as the pins in the directories of its bridges, and so as the port programs
+// that hang on them.
 type changes struct {
-	mode  uint32 // as in shunt.c
-	dir   string // pins
-	maps  map[string]*ebpf.Map
-	links []link.Link
+	mode    uint32 // as in shunt.c
+	watched *ebpf.Map
+	number  *ebpf.Map            // of all changes
+	links   map[string]link.Link // by the name of the program
 
 	mu    sync.Mutex // of the two below
 	look  *ebpf.Program
@@ -38,19 +41,18 @@ const (
 	modeLive    = 2
 )
 
-// changesDir is the directory for the pins of a namespace's changes.
-func changesDir(root string) string { return filepath.Join(root, "changes", Schema) }
-
-// openChanges finds out what the kernel can do and starts to notice. Versions
-// that an earlier daemon left go on.
+// openChanges finds out what the kernel can do and starts to notice.
 func openChanges(ns accel.Namespace, logger *slog.Logger) (*changes, error) {
 	spec, err := loadTrace()
 	if err != nil {
 		return nil, fmt.Errorf("read the BPF objects: %w", err)
 	}
-	c := &changes{dir: changesDir(pinRoot(ns))}
-	if c.maps, _, err = openMaps(c.dir, spec, traceMapWatched, traceMapChanges); err != nil {
-		return nil, err
+	c := &changes{links: make(map[string]link.Link)}
+	if c.watched, err = ebpf.NewMap(spec.Maps[traceMapWatched]); err != nil {
+		return nil, fmt.Errorf("make the map of watched devices: %w", err)
+	}
+	if c.number, err = ebpf.NewMap(spec.Maps[traceMapChanges]); err != nil {
+		return nil, errors.Join(fmt.Errorf("make the map of changes: %w", err), c.watched.Close())
 	}
 	traced := c.trace(ns, spec)
 	if traced == nil {
@@ -67,19 +69,24 @@ func openChanges(ns accel.Namespace, logger *slog.Logger) (*changes, error) {
 	return c, nil
 }
 
+// maps are what the port programs share with the tracing programs.
+func (c *changes) maps() map[string]*ebpf.Map {
+	return map[string]*ebpf.Map{traceMapWatched: c.watched, traceMapChanges: c.number}
+}
+
 // trace attaches the programs of trace.c. All of them, or none counts.
 func (c *changes) trace(ns accel.Namespace, spec *ebpf.CollectionSpec) error {
-	programs, err := loadTracePrograms(ns, spec, c.maps)
+	programs, err := loadTracePrograms(ns, spec, c.maps())
 	if err != nil {
 		return err
 	}
 	defer programs.Close()
-	for _, name := range slices.Sorted(maps.Keys(programs.Programs)) {
-		l, err := attachTracing(filepath.Join(c.dir, name), programs.Programs[name], ebpf.AttachTraceFExit)
+	for name, program := range programs.Programs {
+		l, err := link.AttachTracing(link.TracingOptions{Program: program, AttachType: ebpf.AttachTraceFExit})
 		if err != nil {
 			return errors.Join(fmt.Errorf("attach %s: %w", name, err), c.closeLinks())
 		}
-		c.links = append(c.links, l)
+		c.links[name] = l
 	}
 	return nil
 }
@@ -93,6 +100,34 @@ func loadTracePrograms(ns accel.Namespace, spec *ebpf.CollectionSpec, maps map[s
 		return nil, fmt.Errorf("load the tracing programs: %w", err)
 	}
 	return all, nil
+}
+
+// pin makes the tracing programs outlive the daemon for as long as dir does, in
+// place of those of an earlier daemon.
+func (c *changes) pin(dir string) error {
+	if err := makeDir(dir); err != nil {
+		return err
+	}
+	for name, l := range c.links {
+		if err := pinAgain(l, filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("pin the tracing program %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// pinAgain gives a link one more pin, which a link.Link by itself would move.
+func pinAgain(l link.Link, path string) error {
+	fd, err := unix.FcntlInt(uintptr(l.(interface{ FD() int }).FD()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	other, err := link.NewFromFD(fd)
+	if err != nil {
+		return err
+	}
+	defer other.Close()
+	return pinInPlace(other, path)
 }
 
 // readLive loads the program that reads a port as the port programs do.
@@ -133,14 +168,14 @@ func (c *changes) watch(ifindex int, isBridge bool) error {
 	if isBridge {
 		w.IsBridge = 1
 	}
-	if err := c.maps[traceMapWatched].Update(uint32(ifindex), w, ebpf.UpdateAny); err != nil {
+	if err := c.watched.Update(uint32(ifindex), w, ebpf.UpdateAny); err != nil {
 		return fmt.Errorf("watch device %d: %w", ifindex, err)
 	}
 	return nil
 }
 
 func (c *changes) unwatch(ifindex int) error {
-	err := c.maps[traceMapWatched].Delete(uint32(ifindex))
+	err := c.watched.Delete(uint32(ifindex))
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		return nil
 	}
@@ -158,7 +193,7 @@ type seen struct {
 // ofDevice returns the version of a device that is watched; 0 of any other.
 func (c *changes) ofDevice(ifindex int) seen {
 	var w shuntWatch
-	if c.maps[traceMapWatched].Lookup(uint32(ifindex), &w) != nil {
+	if c.watched.Lookup(uint32(ifindex), &w) != nil {
 		return seen{}
 	}
 	return seen{version: w.Version, vlanDevices: w.VlanDevices != 0}
@@ -213,20 +248,16 @@ func runOn(program *ebpf.Program, ifindex int, frame []byte) error {
 func (c *changes) closeLinks() error {
 	var errs []error
 	for _, l := range c.links {
-		errs = append(errs, l.Unpin(), l.Close())
+		errs = append(errs, l.Close())
 	}
-	c.links = nil
+	clear(c.links)
 	return errors.Join(errs...)
 }
 
-// close stops noticing and removes the pins.
 func (c *changes) close() error {
-	errs := []error{c.closeLinks()}
-	closeMaps(c.maps)
+	errs := []error{c.closeLinks(), c.watched.Close(), c.number.Close()}
 	if c.look != nil {
 		errs = append(errs, c.look.Close(), c.looks.Close())
 	}
-	errs = append(errs, removePins(filepath.Dir(c.dir)))
-	removeEmptyParents(filepath.Dir(filepath.Dir(c.dir)))
 	return errors.Join(errs...)
 }

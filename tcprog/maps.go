@@ -19,8 +19,8 @@ const Schema = "v2"
 
 const bpffs = "/sys/fs/bpf"
 
-// bridgeMaps are the maps that the programs of one bridge share.
-var bridgeMaps = []string{shuntMapBridge, shuntMapPorts, shuntMapStations, shuntMapVlans, shuntMapFlows}
+// sharedMaps are the maps that the programs of one bridge share.
+var sharedMaps = []string{shuntMapBridge, shuntMapPorts, shuntMapStations, shuntMapVlans, shuntMapFlows}
 
 // pinRoot is the directory for the pins of a namespace.
 func pinRoot(ns accel.Namespace) string {
@@ -66,23 +66,23 @@ func loadSpec(maxStations int) (*ebpf.CollectionSpec, error) {
 	return spec, nil
 }
 
-// openMaps returns these maps: those pinned in dir if all of them are there and
-// fit, and else new ones, which it pins.
-func openMaps(dir string, spec *ebpf.CollectionSpec, names ...string) (maps map[string]*ebpf.Map, adopted bool, err error) {
-	maps, err = adoptMaps(dir, spec, names)
+// openMaps returns the bridge's shared maps: those pinned in dir if all of them
+// are there and fit, and else new ones, which it pins.
+func openMaps(dir string, spec *ebpf.CollectionSpec) (maps map[string]*ebpf.Map, adopted bool, err error) {
+	maps, err = adoptMaps(dir, spec)
 	if err == nil {
 		return maps, true, nil
 	}
 	if err := removePins(dir); err != nil {
 		return nil, false, err
 	}
-	maps, err = createMaps(dir, spec, names)
+	maps, err = createMaps(dir, spec)
 	return maps, false, err
 }
 
-func adoptMaps(dir string, spec *ebpf.CollectionSpec, names []string) (map[string]*ebpf.Map, error) {
+func adoptMaps(dir string, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
 	maps := make(map[string]*ebpf.Map)
-	for _, name := range names {
+	for _, name := range sharedMaps {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
 		if err == nil {
 			maps[name] = m
@@ -96,12 +96,12 @@ func adoptMaps(dir string, spec *ebpf.CollectionSpec, names []string) (map[strin
 	return maps, nil
 }
 
-func createMaps(dir string, spec *ebpf.CollectionSpec, names []string) (map[string]*ebpf.Map, error) {
+func createMaps(dir string, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
 	if err := makeDir(dir); err != nil {
 		return nil, err
 	}
 	maps := make(map[string]*ebpf.Map)
-	for _, name := range names {
+	for _, name := range sharedMaps {
 		m, err := newPinnedMap(filepath.Join(dir, name), spec.Maps[name])
 		if err != nil {
 			closeMaps(maps)

@@ -110,7 +110,7 @@ func (br *bridge) programSpec(slot uint32) (*ebpf.CollectionSpec, map[string]*eb
 		return nil, nil, fmt.Errorf("set the constants of the program: %w", err)
 	}
 	replacements := maps.Clone(br.maps)
-	maps.Copy(replacements, br.changes.maps)
+	maps.Copy(replacements, br.changes.maps())
 	return spec, replacements, nil
 }
 

@@ -39,7 +39,7 @@ func (br *bridge) attachRevokers(ns accel.Namespace) error {
 		programs.ShuntFdbDelete, programs.ShuntFdbUpdate, programs.ShuntFdbAdd, programs.ShuntFdbExternal,
 	} {
 		name := revokerNames[i]
-		l, err := attachTracing(filepath.Join(dir, name), program, ebpf.AttachTraceRawTp)
+		l, err := attachRevoker(filepath.Join(dir, name), program)
 		if err != nil {
 			return fmt.Errorf("attach to the tracepoint %s: %w", name, err)
 		}
@@ -71,19 +71,23 @@ func (br *bridge) loadRevokers(ns accel.Namespace) (*revokePrograms, error) {
 	return &programs, nil
 }
 
-// attachTracing attaches the program, and then lets the pin name the new link.
-func attachTracing(pin string, program *ebpf.Program, as ebpf.AttachType) (link.Link, error) {
-	l, err := link.AttachTracing(link.TracingOptions{Program: program, AttachType: as})
+// attachRevoker attaches the program, and then lets the pin name the new link.
+func attachRevoker(pin string, program *ebpf.Program) (link.Link, error) {
+	l, err := link.AttachTracing(link.TracingOptions{Program: program, AttachType: ebpf.AttachTraceRawTp})
 	if err != nil {
 		return nil, err
 	}
-	err = os.Remove(pin)
-	if err == nil || errors.Is(err, os.ErrNotExist) {
-		err = l.Pin(pin)
-	}
-	if err != nil {
+	if err := pinInPlace(l, pin); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("pin the link: %w", err)
 	}
 	return l, nil
+}
+
+// pinInPlace pins the link where an earlier daemon's may be pinned.
+func pinInPlace(l link.Link, path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return l.Pin(path)
 }

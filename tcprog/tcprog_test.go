@@ -493,7 +493,7 @@ func (l *lab) kill() {
 	}
 	br.control.unmap()
 	closeMaps(br.maps)
-	closeMaps(l.d.changes.maps)
+	l.d.changes.close()
 }
 
 func TestNextDaemonTakesOver(t *testing.T) {

@@ -128,7 +128,7 @@ func TestTagOnABridgeWithoutFiltering(t *testing.T) {
 	// A VLAN device that only the kernel's own programs saw.
 	p.HasVLANDevices = false
 	w := shuntWatch{Version: 5, VlanDevices: 1}
-	l.must(l.d.changes.maps[traceMapWatched].Put(uint32(loopback), w))
+	l.must(l.d.changes.watched.Put(uint32(loopback), w))
 	l.setBoth(p, other)
 	if r := l.ask(frame(alice, bob), 5, dot1q).Reason; r != accel.Tagged {
 		t.Errorf("with a VLAN device out of sight a tagged frame is %s", r)
@@ -184,11 +184,11 @@ func (l *lab) raise(ifindex int) {
 	l.t.Helper()
 	var w shuntWatch
 	var n uint64
-	l.must(l.d.changes.maps[traceMapWatched].Lookup(uint32(ifindex), &w))
+	l.must(l.d.changes.watched.Lookup(uint32(ifindex), &w))
 	w.Version++
-	l.must(l.d.changes.maps[traceMapWatched].Put(uint32(ifindex), w))
-	l.must(l.d.changes.maps[traceMapChanges].Lookup(uint32(0), &n))
-	l.must(l.d.changes.maps[traceMapChanges].Put(uint32(0), n+1))
+	l.must(l.d.changes.watched.Put(uint32(ifindex), w))
+	l.must(l.d.changes.number.Lookup(uint32(0), &n))
+	l.must(l.d.changes.number.Put(uint32(0), n+1))
 }
 
 // An entry that the bridge would not move is not forgotten for a frame from
