@@ -18,7 +18,10 @@ type fakePlane struct {
 	mu      sync.Mutex
 	bridges map[int]*fakeBridge
 	calls   []string
-	renewed int
+	leases  []time.Duration   // of Renew
+	version map[int]uint64    // of devices; those of closed bridges and free ports too
+	asked   func(ifindex int) // called before Version answers, if set
+	kernel  accel.Revocation
 	refuse  map[string]error        // AttachPort fails for these ports
 	foreign map[string]accel.Reason // what Coexist says of these ports
 	fail    error                   // OpenBridge fails
@@ -39,7 +42,35 @@ func newFakePlane() *fakePlane {
 		bridges: make(map[int]*fakeBridge),
 		refuse:  make(map[string]error),
 		foreign: make(map[string]accel.Reason),
+		version: make(map[int]uint64),
 	}
+}
+
+func (d *fakePlane) Revocation(int) accel.Revocation { return d.kernel }
+
+// Version is 0 for what is not watched, as tcprog's.
+func (d *fakePlane) Version(ifindex int) uint64 {
+	if d.asked != nil {
+		d.asked(ifindex)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.bridges[ifindex] != nil {
+		return d.version[ifindex]
+	}
+	for _, b := range d.bridges {
+		if _, ok := b.ports[ifindex]; ok {
+			return d.version[ifindex]
+		}
+	}
+	return 0
+}
+
+// bump is what a program does when the kernel changed a device.
+func (d *fakePlane) bump(ifindex int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.version[ifindex]++
 }
 
 // with runs f on an open bridge, as tcprog does: any other is an error.
@@ -89,8 +120,8 @@ func (d *fakePlane) SetGate(bridge int, g accel.Gate) error {
 	})
 }
 
-func (d *fakePlane) Renew(bridge int, _ time.Duration) error {
-	return d.with(bridge, func(*fakeBridge) error { d.renewed++; return nil })
+func (d *fakePlane) Renew(bridge int, lease time.Duration) error {
+	return d.with(bridge, func(*fakeBridge) error { d.leases = append(d.leases, lease); return nil })
 }
 
 func (d *fakePlane) AttachPort(bridge int, p accel.Port) error {

@@ -25,6 +25,7 @@ type world struct {
 	table  map[accel.StationKey]accel.Station
 	dying  map[accel.StationKey]time.Time // revoked, and not unlinked before then
 	queue  []happening
+	known  map[int]link // the interfaces
 	// programs revoke inside the kernel whatever it changes, as where the
 	// tracepoints are there. Without them only events do.
 	programs bool
@@ -126,12 +127,17 @@ func (w *world) pass(d time.Duration) {
 	}
 }
 
-func (w *world) links() (map[int]link, error) { return nil, nil }
+func (w *world) links() (map[int]link, error) { return clone(w.known), nil }
 
 func (w *world) close() error { return nil }
 
-// link says that every port is there.
-func (w *world) link(ifindex int) (link, bool, error) { return link{ifindex: ifindex}, true, nil }
+func (w *world) link(ifindex int) (link, bool, error) {
+	l, ok := w.known[ifindex]
+	l.vlans = portVLANs{} // asked for apart
+	return l, ok, nil
+}
+
+func (w *world) vlans(port int) (portVLANs, error) { return w.known[port].vlans, nil }
 
 func (w *world) fdb(_ int, f func(accel.Station)) error {
 	var rows []accel.Station

@@ -231,7 +231,7 @@ func TestPortsFollowTheKernel(t *testing.T) {
 		b.awaitStation(t, "02:00:00:00:00:03", "p3")
 
 		sh(t, "bridge link set dev p1 isolated on")
-		b.awaitPort(t, "is isolated", "p1", func(p accel.Port, _ bool) bool { return p.Isolated && p.In == accel.Fast })
+		b.awaitPort(t, "is isolated", "p1", func(p accel.Port, _ bool) bool { return p.Flags.Isolated() && p.In == accel.Fast })
 		sh(t, "ip link set p1 mtu 1400")
 		b.awaitPort(t, "has its MTU", "p1", func(p accel.Port, _ bool) bool { return p.MTU == 1400 })
 		sh(t, "bridge link set dev p1 state 1")
