@@ -30,6 +30,7 @@ type mirror struct {
 	awaited    bool // the start waits for it
 	link       link // the bridge's own
 	synced     bool // every entry was confirmed since the table was last read
+	unread     bool // the table must be read before anything of it counts
 	table      *table
 	waiting    []accel.StationKey // admitted, or missed by a dump: to be asked for
 	askAt      time.Time          // when the grace period of waiting is over
@@ -68,7 +69,7 @@ func (m *mirror) appear(l link) error {
 	if err := m.plane.OpenBridge(accel.Bridge{Name: m.name, Ifindex: l.ifindex}); err != nil {
 		return err
 	}
-	m.present, m.synced = true, false
+	m.present, m.synced, m.unread = true, false, true
 	m.table, m.waiting, m.full, m.revoked = newTable(m.stations), nil, false, 0
 	m.ports = make(map[int]*member)
 	m.gate = accel.Gate{Reason: accel.Syncing, BypassNetfilter: m.bypass}
@@ -99,12 +100,13 @@ func (m *mirror) read() error {
 		return err
 	}
 	m.table.endDump()
+	m.unread = false
 	return m.plane.Revoke(m.link.ifindex, stale)
 }
 
 // distrust shuts the gate until the table was read again.
 func (m *mirror) distrust() error {
-	m.synced = false
+	m.synced, m.unread = false, true
 	m.table.takeBack(m.waiting)
 	m.waiting = nil
 	if m.gate.Reason != accel.Fast {
@@ -172,7 +174,7 @@ func (m *mirror) advance(now time.Time) (time.Time, error) {
 	if len(m.waiting) > 0 {
 		return m.askAt, nil
 	}
-	m.synced = true
+	m.synced = !m.unread
 	return m.admit(now)
 }
 
@@ -181,7 +183,7 @@ func (m *mirror) admit(now time.Time) (time.Time, error) {
 	b := m.table.nextBatch()
 	m.tellIfFull(m.table.isFull())
 	if b.empty() {
-		m.synced = true
+		m.synced = !m.unread
 		return time.Time{}, nil
 	}
 	m.waiting, m.askAt = b.ask, now.Add(gracePeriod)

@@ -35,6 +35,7 @@ func (w *world) open(t *testing.T, m *mirror) map[int]link {
 		t.Fatal(err)
 	}
 	w.settle(t, m, links)
+	must(t, m.read())
 	if _, err := m.advance(w.now); err != nil {
 		t.Fatal(err)
 	}

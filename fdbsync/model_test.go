@@ -26,6 +26,8 @@ type world struct {
 	dying  map[accel.StationKey]time.Time // revoked, and not unlinked before then
 	queue  []happening
 	known  map[int]link // the interfaces
+	// filters are the packet filters, for tests with a syncer.
+	filters firewall
 	// programs revoke inside the kernel whatever it changes, as where the
 	// tracepoints are there. Without them only events do.
 	programs bool
@@ -127,7 +129,13 @@ func (w *world) pass(d time.Duration) {
 	}
 }
 
-func (w *world) links() (map[int]link, error) { return clone(w.known), nil }
+func (w *world) links() (map[int]link, error) {
+	all := make(map[int]link)
+	for ifindex := range w.known {
+		all[ifindex], _, _ = w.link(ifindex)
+	}
+	return all, nil
+}
 
 func (w *world) close() error { return nil }
 
@@ -140,6 +148,9 @@ func (w *world) link(ifindex int) (link, bool, error) {
 func (w *world) vlans(port int) (portVLANs, error) { return w.known[port].vlans, nil }
 
 func (w *world) fdb(_ int, f func(accel.Station)) error {
+	if err := w.breaking("fdb"); err != nil {
+		return err
+	}
 	var rows []accel.Station
 	for _, k := range slices.Collect(maps.Keys(w.table)) {
 		w.happen()
@@ -159,6 +170,9 @@ func (w *world) fdb(_ int, f func(accel.Station)) error {
 }
 
 func (w *world) stations(_ int, keys []accel.StationKey) ([]*accel.Station, error) {
+	if err := w.breaking("neigh"); err != nil {
+		return nil, err
+	}
 	answers := make([]*accel.Station, len(keys))
 	for i, k := range keys {
 		w.happen()
