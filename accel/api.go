@@ -208,13 +208,27 @@ func (a *api) postDetach(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, err)
 		return
 	}
+	names := a.bridgeNames()
 	a.detach()
 	<-a.ended
+	a.reply(w, DetachV1{Daemon: true, Bridges: names, Removed: []string{}}, a.endErr)
+}
+
+// bridgeNames are the bridges that the daemon works on, which only its
+// components know if it takes all; or those that it was told to.
+func (a *api) bridgeNames() []string {
 	names := []string{}
-	for _, b := range a.status.Bridges {
+	bridges, err := using(a, func() ([]BridgeState, error) { return a.view.states("") })
+	if err != nil {
+		for _, b := range a.status.Bridges {
+			names = append(names, b.Name)
+		}
+		return names
+	}
+	for _, b := range bridges {
 		names = append(names, b.Name)
 	}
-	a.reply(w, DetachV1{Daemon: true, Bridges: names, Removed: []string{}}, a.endErr)
+	return names
 }
 
 // reply writes a result, or the error in its place.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -35,7 +36,7 @@ type clientFlags struct {
 }
 
 func (f *clientFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.socket, "socket", DefaultSocket, "the daemon's `socket`")
+	cmd.Flags().StringVar(&f.socket, "socket", DefaultSocket, "daemon's `socket`")
 	cmd.Flags().BoolVarP(&f.json, "json", "j", false, "print JSON")
 }
 
@@ -138,7 +139,7 @@ func refuseOtherDaemon() error {
 	if holder, err := claimHolder(bridges[0]); err == nil {
 		who = fmt.Sprintf("another socket (process %d)", holder.Pid)
 	}
-	return fmt.Errorf("a daemon works on %s here and listens at %s: name it with --socket", enumerate(bridges), who)
+	return fmt.Errorf("a daemon works on %s here and listens at %s: name it with --socket", nameClaims(bridges), who)
 }
 
 func (a *app) doctorCommand() *cobra.Command {
@@ -173,10 +174,11 @@ func (a *app) versionCommand() *cobra.Command {
 
 // runFlags are the configuration as the command line gives it.
 type runFlags struct {
-	bridges                  []string
-	file, socket, attach     string
-	level                    slog.Level
-	socketGiven, attachGiven bool
+	bridges                            []string
+	all                                bool
+	file, socket, attach               string
+	level                              slog.Level
+	allGiven, socketGiven, attachGiven bool
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -184,17 +186,24 @@ func (a *app) runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Accelerate bridges until stopped; in the foreground",
+		Long: "Accelerate bridges until stopped; in the foreground.\n\n" +
+			"The bridges are those named with --bridge or in the file of --config. With\n" +
+			"--all-bridges they are all that are in this network namespace or appear in it;\n" +
+			"what the file says of a bridge by name holds there too. One daemon with\n" +
+			"--all-bridges runs in a network namespace, and no other beside it.",
 		Example: "  shunt run --bridge br0\n" +
+			"  shunt run --all-bridges\n" +
 			"  shunt run --config /etc/shunt/shunt.yaml",
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.bridges, "bridge", nil, "accelerate this `bridge`; may be given again")
+	flags.BoolVar(&f.all, "all-bridges", false, "accelerate every bridge that is or appears here")
 	flags.StringVar(&f.file, "config", "", "read this `file`; flags beat it")
 	flags.StringVar(&f.socket, "socket", DefaultSocket, "listen at this `path`")
 	flags.StringVar(&f.attach, "attach", "auto", "the tc `hook`: auto, tcx or clsact")
 	flags.TextVar(&f.level, "log-level", slog.LevelInfo, "least `level`: debug, info, warn or error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		f.socketGiven, f.attachGiven = flags.Changed("socket"), flags.Changed("attach")
+		f.allGiven, f.socketGiven, f.attachGiven = flags.Changed("all-bridges"), flags.Changed("socket"), flags.Changed("attach")
 		return a.run(cmd.Context(), f)
 	}
 	return cmd
@@ -229,19 +238,35 @@ func (f runFlags) config() (Config, error) {
 			return Config{}, err
 		}
 	}
-	if len(f.bridges) > 0 {
-		config.Bridges = f.bridges
-	}
+	f.chooseBridges(&config)
 	if f.socketGiven {
 		config.Socket = f.socket
 	}
 	if f.attachGiven {
 		config.Attach = f.attach
 	}
-	if len(config.Bridges) == 0 {
-		return Config{}, Usagef("no bridge is named: write --bridge br0, or bridges: [br0] in the file of --config")
+	if len(config.Bridges) == 0 && !config.AllBridges {
+		return Config{}, Usagef("no bridge is named: write --bridge br0 or --all-bridges, or bridges: [br0] or all_bridges: true in the file of --config")
 	}
 	return config, nil
+}
+
+// chooseBridges puts the command line's choice over the file's. Names without
+// --all-bridges are a choice against all. What the file says of a bridge by name
+// holds if the bridge is among the chosen.
+func (f runFlags) chooseBridges(config *Config) {
+	if len(f.bridges) > 0 {
+		config.Bridges = f.bridges
+		config.AllBridges = false
+	}
+	if f.allGiven {
+		config.AllBridges = f.all
+	}
+	if !config.AllBridges {
+		config.BypassNetfilter = slices.DeleteFunc(config.BypassNetfilter, func(name string) bool {
+			return !slices.Contains(config.Bridges, name)
+		})
+	}
 }
 
 // check looks at the values of the flags alone.

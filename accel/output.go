@@ -59,6 +59,8 @@ type row struct {
 	colours map[int]string
 	// notes are sentences that follow the row, wrapped.
 	notes []string
+	// alarm is a line before the notes, in red; it is not wrapped.
+	alarm string
 }
 
 func (s screen) table(t table) error {
@@ -67,6 +69,9 @@ func (s screen) table(t table) error {
 	s.line(&b, t, row{cells: t.headings}, widths)
 	for _, r := range t.rows {
 		s.line(&b, t, r, widths)
+		if r.alarm != "" {
+			fmt.Fprintf(&b, "    %s\n", s.paint(red, r.alarm))
+		}
 		for _, note := range r.notes {
 			writeWrapped(&b, note)
 		}

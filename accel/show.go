@@ -1,6 +1,7 @@
 package accel
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 )
@@ -12,11 +13,22 @@ func (s screen) status(status StatusV1) error {
 		fmt.Fprintln(s, "the daemon is starting or stopping")
 	}
 	t := table{headings: []string{"BRIDGE", "SWITCH", "PATH", ">PORTS", ">STATIONS", ">FAST", ">SLOW", ">SHARE"}}
+	weakest := make(map[string]string) // the first bridge of which it was said
 	for _, b := range status.Bridges {
-		t.rows = append(t.rows, bridgeRow(b))
+		r := bridgeRow(b)
+		if first, ok := weakest[b.Weaker]; ok {
+			r.notes = append(r.notes, "weaker: as on "+first)
+		} else if b.Weaker != "" {
+			weakest[b.Weaker] = b.Name
+			r.notes = append(r.notes, "weaker: "+b.Weaker)
+		}
+		t.rows = append(t.rows, r)
 	}
 	return s.table(t)
 }
+
+// bypassText says what netfilter: bypass means, in one line of the screen.
+const bypassText = "no firewall rule is asked about frames on the fast path"
 
 func bridgeRow(b BridgeV1) row {
 	r := row{
@@ -25,6 +37,9 @@ func bridgeRow(b BridgeV1) row {
 			frames(b.Fast), frames(b.Slow), share(b.Fast, b.Fast+b.Slow),
 		},
 		colours: map[int]string{2: pathColour(b.Eligible)},
+	}
+	if b.Netfilter == netfilterBypass {
+		r.alarm = "netfilter: bypass: " + bypassText
 	}
 	if !b.Eligible {
 		r.notes = explainReason(b.Reason.String(), b.Text, b.Advice)
@@ -161,7 +176,7 @@ func (s screen) switched(bridges []BridgeV1) error {
 func (s screen) detached(d DetachV1) error {
 	switch {
 	case d.Daemon:
-		fmt.Fprintf(s, "detached from %s; the daemon has ended\n", enumerate(d.Bridges))
+		fmt.Fprintf(s, "detached from %s; the daemon has ended\n", cmp.Or(enumerate(d.Bridges), "no bridge"))
 	case len(d.Removed) == 0:
 		fmt.Fprintln(s, "no daemon runs, and nothing of shunt is in this network namespace")
 	}

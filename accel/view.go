@@ -35,7 +35,7 @@ func (v view) states(name string) ([]BridgeState, error) {
 		}
 		names = append(names, b.Name)
 	}
-	return nil, notFoundf("the daemon has no bridge %s; it works on %s", name, enumerate(names))
+	return nil, notFoundf("the daemon has no bridge %s; it works on %s", name, cmp.Or(enumerate(names), "none yet"))
 }
 
 // stats returns the counters of a bridge's ports by ifindex.
@@ -79,6 +79,10 @@ func describeBridge(b BridgeState, stats map[int]PortStats) BridgeV1 {
 		Present: b.Present, Synced: b.Synced, On: b.On,
 		Eligible: b.Reason == Fast, Reason: b.Reason,
 		Ports: len(b.Ports), Stations: b.Stations, Pending: b.Pending, FDBFull: b.Unmirrored,
+		Netfilter: describeNetfilter(b.BypassNetfilter),
+	}
+	if b.Present {
+		d.Revocation, d.Weaker = &b.Revocation, b.Revocation.Weaker()
 	}
 	if !d.Eligible {
 		d.Text, d.Advice = b.Reason.Text(), advise(b.Reason, b.Name, "")
@@ -87,6 +91,13 @@ func describeBridge(b BridgeState, stats map[int]PortStats) BridgeV1 {
 		d.add(s)
 	}
 	return d
+}
+
+func describeNetfilter(bypass bool) string {
+	if bypass {
+		return netfilterBypass
+	}
+	return netfilterRespect
 }
 
 // advise puts the names into a reason's advice.
@@ -124,7 +135,10 @@ func describePort(bridge string, p PortState, stats PortStats) PortV1 {
 	d := PortV1{
 		Port: p.Name, Bridge: bridge, Ifindex: p.Ifindex,
 		State: p.State, Attach: cmp.Or(stats.Attach, "none"), MTU: p.MTU, Isolated: p.Flags.Isolated(),
-		In: p.In, Out: p.Out, Stations: p.Stations,
+		PVID: p.PVID, VLANs: []VLANV1{}, In: p.In, Out: p.Out, Stations: p.Stations,
+	}
+	for v := range p.VLANs.All() {
+		d.VLANs = append(d.VLANs, VLANV1(v))
 	}
 	d.add(stats)
 	return d
@@ -171,6 +185,9 @@ func describeStation(s Station, bridge string, ports map[int]string) EntryV1 {
 	}
 	if s.NoSource {
 		e.Flags = append(e.Flags, "locked")
+	}
+	if s.Sticky {
+		e.Flags = append(e.Flags, "sticky")
 	}
 	return e
 }
