@@ -56,6 +56,16 @@ func (c *Client) Reasons(ctx context.Context, bridge string) (r []ReasonV1, err 
 	return r, c.get(ctx, "reasons", bridge, &r)
 }
 
+// Explain asks what would become of a frame: in is the port where it arrives,
+// src and dst are its addresses, or frame is all of it, in hexadecimal, from the
+// destination address on and without its tag. vlan is the VID of its tag, and
+// vlan_protocol the tag's protocol if it is not the bridge's.
+func (c *Client) Explain(ctx context.Context, params url.Values) (e ExplainV1, err error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	return e, c.ask(ctx, http.MethodGet, "explain?"+params.Encode(), nil, &e)
+}
+
 // Switch turns the fast path of the bridge of that name, or of all with "", on
 // or off. When it returns, the next frame obeys.
 func (c *Client) Switch(ctx context.Context, bridge string, on bool) (b []BridgeV1, err error) {

@@ -215,7 +215,7 @@ func TestUsage(t *testing.T) {
 }
 
 func TestHelpFits(t *testing.T) {
-	for _, args := range [][]string{{"help"}, {"run", "--help"}, {"detach", "--help"}, {"fdb", "--help"}} {
+	for _, args := range [][]string{{"help"}, {"run", "--help"}, {"explain", "--help"}, {"detach", "--help"}, {"fdb", "--help"}} {
 		code, out, stderr := newTestApp().call(t, args...)
 		if code != 0 || stderr != "" {
 			t.Errorf("%v: got %d %s", args, code, stderr)

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -21,6 +23,7 @@ func (a *app) commands() []*cobra.Command {
 		readCommand(a, "ports", "Show the ports of the bridges", (*Client).Ports, screen.ports),
 		readCommand(a, "fdb", "Show the stations that shunt knows", (*Client).FDB, screen.fdb),
 		readCommand(a, "reasons", "Show what became of the frames, ranked", (*Client).Reasons, screen.reasons),
+		a.explainCommand(),
 		a.switchCommand("on", "Switch the fast path on", true),
 		a.switchCommand("off", "Switch the fast path off: every frame takes the bridge", false),
 		a.detachCommand(),
@@ -67,6 +70,50 @@ func readCommand[T any](a *app, name, short string, ask func(*Client, context.Co
 	}
 	return cmd
 }
+
+func (a *app) explainCommand() *cobra.Command {
+	var f clientFlags
+	cmd := &cobra.Command{
+		Use:   "explain",
+		Short: "Show what would become of a frame, and why",
+		Long: "Show what would become of a frame, and why. The data plane itself is asked;\n" +
+			"nothing is sent, counted or changed.\n\n" +
+			"--src and --dst make a small frame (60 bytes, EtherType 0x88b5). --frame gives\n" +
+			"a whole one instead, in hexadecimal, from the destination address on, without\n" +
+			"its tag and its checksum. --vlan adds a tag to either; VLAN 0 is a tag with a\n" +
+			"priority only. The exit code does not depend on the verdict.",
+		Example: "  shunt explain --in p1 --src 52:54:00:00:00:01 --dst 52:54:00:00:00:02\n" +
+			"  shunt explain --in p1 --vlan 10 --frame 525400000002525400000001080045...",
+	}
+	f.add(cmd)
+	flags := cmd.Flags()
+	flags.String(flagOf(paramIn), "", "the `port` where the frame arrives")
+	flags.String(flagOf(paramSource), "", "its source `address`")
+	flags.String(flagOf(paramDest), "", "its destination `address`")
+	flags.String(flagOf(paramVLAN), "", "the `VLAN` of its tag, 0 to 4094 (default no tag)")
+	flags.String(flagOf(paramProtocol), "", "the tag's `kind`, 802.1Q or 802.1ad\n(default that of the bridge)")
+	flags.String(flagOf(paramFrame), "", "the whole frame, in `hex`")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		params := make(url.Values)
+		for _, param := range explainParams {
+			if flag := flags.Lookup(flagOf(param)); flag.Changed {
+				params.Set(param, flag.Value.String())
+			}
+		}
+		if _, err := readAsked(params, func(param string) string { return "--" + flagOf(param) }); err != nil {
+			return Usagef("%w; see \"shunt explain --help\"", err)
+		}
+		result, err := NewClient(f.socket).Explain(cmd.Context(), params)
+		if err != nil {
+			return err
+		}
+		return print(a, f, result, screen.explanation)
+	}
+	return cmd
+}
+
+// flagOf is a query's parameter as a flag.
+func flagOf(param string) string { return strings.ReplaceAll(param, "_", "-") }
 
 func (a *app) switchCommand(name, short string, on bool) *cobra.Command {
 	var f clientFlags

@@ -24,8 +24,11 @@ type fake struct {
 	states []BridgeState
 	stats  map[int][]PortStats
 	fdb    []Station
-	clean  []string
-	finds  []Finding
+	// explain answers, once it was asked what is in asked.
+	explain func(Question) (Explanation, error)
+	asked   []Question
+	clean   []string
+	finds   []Finding
 
 	provisionErr, startErr, stopErr, cleanErr error
 	// startGate keeps Start from returning until it is closed or ctx ends.
@@ -104,6 +107,13 @@ func (f *fake) Switch(_ context.Context, bridge string, on bool) error {
 }
 
 func (f *fake) PortStats(bridge int) ([]PortStats, error) { return f.stats[bridge], nil }
+
+func (f *fake) Explain(q Question) (Explanation, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = append(f.asked, q)
+	return f.explain(q)
+}
 
 func (f *fake) Clean(context.Context, Namespace) ([]string, error) { return f.clean, f.cleanErr }
 

@@ -113,16 +113,21 @@ func (s screen) line(b *strings.Builder, t table, r row, widths []int) {
 
 // writeWrapped writes a sentence under a row, indented.
 func writeWrapped(b *strings.Builder, text string) {
-	const indent = "    "
+	writeBehind(b, "    ", "      ", text)
+}
+
+// writeBehind writes a sentence in lines that fit the screen, behind what the
+// first and each further line begin with.
+func writeBehind(b *strings.Builder, first, further, text string) {
 	length := 0
 	for word := range strings.FieldsSeq(text) {
 		switch {
 		case length == 0:
-			b.WriteString(indent)
-			length = len(indent)
+			b.WriteString(first)
+			length = len(first)
 		case length+1+utf8.RuneCountInString(word) > screenWidth:
-			b.WriteString("\n" + indent + "  ")
-			length = len(indent) + 2
+			b.WriteString("\n" + further)
+			length = len(further)
 		default:
 			b.WriteByte(' ')
 			length++

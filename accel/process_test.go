@@ -246,6 +246,7 @@ func TestPeerWithoutRights(t *testing.T) {
 		t.Fatal(err)
 	}
 	for args, want := range map[string]string{
+		"explain --in p9 --frame 000000000000000000000000ffff": "shunt: the daemon knows no port p9",
 		"status": "BRIDGE ", "ports": "PORT ", "fdb": "MAC ", "reasons": "FRAMES",
 		"on":     "shunt: user 1234 may look but not change anything: use sudo\n",
 		"off":    "shunt: user 1234 may look but not change anything: use sudo\n",

@@ -9,8 +9,9 @@ import (
 
 // view reads the components for the control API.
 type view struct {
-	bridges  BridgeSource
-	counters []CounterSource
+	bridges    BridgeSource
+	counters   []CounterSource
+	explainers []Explainer
 }
 
 // newView finds the sources among the components.
@@ -19,7 +20,7 @@ func newView(l *lifecycle) (view, error) {
 	if len(sources) != 1 {
 		return view{}, fmt.Errorf("%d plugins know bridges, need exactly one: see the imports of main.go", len(sources))
 	}
-	return view{sources[0], serving[CounterSource](l)}, nil
+	return view{sources[0], serving[CounterSource](l), serving[Explainer](l)}, nil
 }
 
 // states returns the bridge of that name, or all for "".
@@ -173,13 +174,17 @@ func portNames(b BridgeState) map[int]string {
 	return names
 }
 
-func describeStation(s Station, bridge string, ports map[int]string) EntryV1 {
-	port, ok := ports[s.Port]
-	if !ok {
-		// The port left between the two questions; its number is all there is.
-		port = fmt.Sprintf("if%d", s.Port)
+// portName names a port that may have left between two questions: its number is
+// all there is then.
+func portName(port int, names map[int]string) string {
+	if name, ok := names[port]; ok {
+		return name
 	}
-	e := EntryV1{MAC: s.MAC, VLAN: s.VID, Port: port, Bridge: bridge, Flags: []string{}, Active: s.Active}
+	return fmt.Sprintf("if%d", port)
+}
+
+func describeStation(s Station, bridge string, ports map[int]string) EntryV1 {
+	e := EntryV1{MAC: s.MAC, VLAN: s.VID, Port: portName(s.Port, ports), Bridge: bridge, Flags: []string{}, Active: s.Active}
 	if s.Local {
 		e.Flags = append(e.Flags, "permanent")
 	}

@@ -112,6 +112,31 @@ type ReasonV1 struct {
 	Advice string `json:"advice,omitempty"`
 }
 
+// ExplainV1 answers GET /v1/explain: what the data plane would do with a frame.
+type ExplainV1 struct {
+	// Verdict is "fast" or "slow".
+	Verdict string `json:"verdict"`
+	Reason  Reason `json:"reason"`
+	Text    string `json:"text"`
+	// Advice is what would change the verdict; missing where it is "fast".
+	Advice string `json:"advice,omitempty"`
+	// WhyPort is the port's own reason, where the verdict is that a port may not
+	// be used.
+	WhyPort string `json:"why_port,omitempty"`
+	Bridge  string `json:"bridge"`
+	In      string `json:"in"`
+	// Out is the egress port; empty if the verdict came before it was known.
+	Out string `json:"out"`
+	// VLAN is the frame's; 0 on a bridge that does not filter VLANs.
+	VLAN uint16 `json:"vlan"`
+	// Source and Destination are the entries that were found; null if none was,
+	// or if the verdict came before one was looked for.
+	Source      *EntryV1 `json:"source"`
+	Destination *EntryV1 `json:"destination"`
+	// Action is what happens to the tag: "untag", "tag 10", or nothing.
+	Action string `json:"action"`
+}
+
 // SwitchV1 is the body of POST /v1/on and /v1/off. An empty name means every
 // bridge.
 type SwitchV1 struct {
