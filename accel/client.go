@@ -140,6 +140,11 @@ func refusal(status string, answer []byte) error {
 // errNoDaemon means that nobody listens at the socket.
 var errNoDaemon = errors.New("no daemon answers")
 
+// closedEarly is what net/http says, and gives no name to, when the connection is
+// closed before the question was sent (net/http/transport.go:
+// errServerClosedIdle).
+const closedEarly = "http: server closed idle connection"
+
 // explain turns the errors of the connection into sentences that say what to
 // do.
 func (c *Client) explain(err error) error {
@@ -154,7 +159,7 @@ func (c *Client) explain(err error) error {
 		return fmt.Errorf("the daemon at %s does not answer: see its log", c.socket)
 	case errors.Is(err, context.Canceled):
 		return errors.New("interrupted")
-	case errors.Is(err, io.EOF), cause == syscall.ECONNRESET, cause == syscall.EPIPE:
+	case errors.Is(err, io.EOF), cause == syscall.ECONNRESET, cause == syscall.EPIPE, strings.HasSuffix(err.Error(), closedEarly):
 		return fmt.Errorf("the daemon at %s ended before it answered: see its log", c.socket)
 	}
 	return err

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -507,6 +508,13 @@ func TestClientErrors(t *testing.T) {
 	_, err = NewClient(ended).Status(t.Context(), "")
 	if want := "the daemon at " + ended + " ended before it answered: see its log"; err == nil || err.Error() != want {
 		t.Errorf("got %v", err)
+	}
+	// Which error it is that the connection ends with is a matter of chance.
+	for _, cause := range []error{io.EOF, unix.ECONNRESET, unix.EPIPE, errors.New(closedEarly)} {
+		got := NewClient(ended).explain(&url.Error{Op: "Get", URL: "http://shunt/v1/status", Err: cause})
+		if want := "the daemon at " + ended + " ended before it answered: see its log"; got.Error() != want {
+			t.Errorf("%v: got %v", cause, got)
+		}
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()

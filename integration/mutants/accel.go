@@ -72,5 +72,6 @@ func init() {
 	a("the egress port's reason is that of egress", "explain.go", "		port, own = d.Out, outOf(b, e.Out)\n", "		port, own = d.Out, in.In\n", "TestExplainScreens")
 	a("without an explainer there is no answer", "explain.go", "	if len(v.explainers) != 1 {\n", "	if len(v.explainers) > 1 {\n", "TestExplainWithoutAnExplainer")
 	a("detach names what a daemon for all bridges worked on", "api.go", "return a.view.states(\"\") })\n", "return nil, errNotReady })\n", "TestAllBridges$")
+	a("a daemon that ends early is said so", "client.go", ", strings.HasSuffix(err.Error(), closedEarly):", ":", "TestClientErrors")
 	a("an end that was asked for is no error", "run.go", "		err = nil // the end that was asked for\n", "", "TestSignalWhileStarting")
 }
