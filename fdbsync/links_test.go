@@ -234,6 +234,9 @@ func TestSecondLook(t *testing.T) {
 	if p := w.bridges[2].ports[4]; p.Seen != 0 || p.MTU != 1400 {
 		t.Errorf("the port is %+v", p)
 	}
+	if !s.looking {
+		t.Fatal("there is no second look")
+	}
 	<-again.C
 	must(t, s.lookAgain())
 	if p := w.bridges[2].ports[4]; p.Seen != 1 {
