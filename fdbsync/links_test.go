@@ -243,7 +243,7 @@ func TestSecondLook(t *testing.T) {
 		t.Errorf("then the port is %+v", p)
 	}
 	if !s.lookDue {
-		t.Error("where something was found there is no further look")
+		t.Fatal("where something was found there is no further look")
 	}
 	must(t, s.goOn(grace, again))
 	<-again.C
