@@ -100,7 +100,7 @@ func (l *lab) showAll(vids ...uint16) {
 		k := keyOf(accel.StationKey{MAC: alice, VID: vid})
 		var rec shuntStation
 		l.must(br.maps[shuntMapStations].Lookup(k, &rec))
-		rec.SeenNs = monotonicNow()
+		rec.SeenNs = uint64(coarseNow(l.t))
 		l.must(br.maps[shuntMapStations].Put(k, rec))
 	}
 }
