@@ -4,8 +4,10 @@
 // The way of a frame is told in bpf/shunt.c. The files here follow the life of
 // a bridge: bridge.go opens it and takes over what an earlier daemon left,
 // control.go holds its gate, lease and epochs, stations.go its table, port.go
-// its ports; tcx.go and clsact.go are the two hooks; counters.go reads what the
-// programs counted; clean.go removes all of it.
+// its ports, vlans.go their memberships; changes.go notices what the kernel
+// changes, and revoke.go what it deletes; tcx.go and clsact.go are the two hooks;
+// counters.go reads what the programs counted; explain.go asks them about a
+// frame; clean.go removes all of it.
 //
 // Pins stand under /sys/fs/bpf/shunt/net-INODE/bridge-IFINDEX/SCHEMA, in
 // numbers because bpffs refuses names with dots.
