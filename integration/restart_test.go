@@ -2,6 +2,8 @@ package integration
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -121,7 +123,11 @@ func expectMoving(t *testing.T, d *daemon, counter func(accel.BridgeV1) uint64) 
 func TestLeaseEndsTheFastPathOfADeadDaemon(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 2})
 	a, b := hostStation(t, l.Hosts[0]), hostStation(t, l.Hosts[1])
-	d := startDaemon(t, l)
+	config := filepath.Join(t.TempDir(), "shunt.yaml")
+	if err := os.WriteFile(config, []byte("lease: 2s\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := startDaemon(t, l, "--config", config)
 	introduce(t, a.wire, a.mac, b.wire, b.mac)
 	d.awaitActive(a.mac, b.mac)
 	d.kill()
@@ -149,5 +155,54 @@ func TestLeaseEndsTheFastPathOfADeadDaemon(t *testing.T) {
 	}
 	if counted[accel.Fast] == 0 || counted[accel.Lease] == 0 {
 		t.Errorf("the program counted %v, want frames both within the lease and after it", counted)
+	}
+}
+
+// Where the kernel revokes by itself there is no lease: a daemon that was killed
+// leaves the fast path, and what watches over it.
+func TestDeadDaemonsFastPathIsRevoked(t *testing.T) {
+	for name, change := range map[string]func(bridge, port netlink.Link) error{
+		"state": func(_, port netlink.Link) error { return netlink.LinkSetDown(port) },
+		"entry": func(_, port netlink.Link) error { return netlink.LinkSetNoMaster(port) },
+		"bridge": func(bridge, _ netlink.Link) error {
+			return netlink.LinkSetDown(bridge)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, lab.Options{Hosts: 2})
+			at := []station{hostStation(t, l.Hosts[0]), hostStation(t, l.Hosts[1])}
+			d := startDaemon(t, l)
+			introduce(t, at[0].wire, at[0].mac, at[1].wire, at[1].mac)
+			d.awaitActive(at[0].mac, at[1].mac)
+			if weaker := d.bridge().Weaker; !d.bridge().Revocation.AtOnce() {
+				t.Fatalf("this kernel needs a lease: %s", weaker)
+			}
+			d.kill()
+			probe := lab.Frame{Source: at[0].mac, Destination: at[1].mac, Stream: 32}
+			const frames = 10
+			for range frames {
+				expectAt(t, probe, at, []int{2})
+			}
+			err := l.Bridge.Do(func() error {
+				bridge, err := netlink.LinkByName(lab.BridgeName)
+				if err != nil {
+					return err
+				}
+				port, err := netlink.LinkByName(at[1].port)
+				if err != nil {
+					return err
+				}
+				return change(bridge, port)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			expectAt(t, probe, at, nil)
+
+			// Only the next daemon can read what the programs counted.
+			if fast := startDaemon(t, l).bridge().Fast; fast < frames-1 {
+				t.Errorf("%d of %d frames were fast without the daemon: the test shows little", fast, frames)
+			}
+		})
 	}
 }
