@@ -1,0 +1,74 @@
+package twin
+
+import (
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Some changes have effects that the kernel leaves to a worker of its own
+// (net/core/link_watch.c, net/bridge/br_fdb.c: br_fdb_cleanup). When they come
+// is not the twins' to compare, so they are waited for on both sides. Nobody
+// tells of all of them; the waits are short and bounded.
+const (
+	waitTimeout = 20 * time.Second
+	lookAgain   = 200 * time.Microsecond
+)
+
+func waitUntil(what string, holds func() (bool, error)) error {
+	for late := time.Now().Add(waitTimeout); ; time.Sleep(lookAgain) {
+		if ok, err := holds(); ok || err != nil {
+			return err
+		}
+		if time.Now().After(late) {
+			return fmt.Errorf("waited %v in vain until %s", waitTimeout, what)
+		}
+	}
+}
+
+// awaitCarriers waits until every port that is up has a carrier and works.
+func (s *Side) awaitCarriers() error {
+	for _, p := range s.ports {
+		if err := s.awaitUp(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitUp waits until both ends of the port's wire have a carrier, if the port
+// is up, and until the bridge took notice.
+func (s *Side) awaitUp(p port) error {
+	return waitUntil(p.name+" works", func() (bool, error) {
+		near, err := s.near.linkState(p.ifindex)
+		if err != nil || !near.up {
+			return err == nil, err
+		}
+		far, err := s.far.linkState(p.far)
+		if err != nil || !near.carrier || !far.carrier {
+			return false, err
+		}
+		if near.master == 0 || near.portState != disabled {
+			return true, nil
+		}
+		br, err := s.near.linkState(bridgeIndex)
+		return !br.up, err
+	})
+}
+
+const disabled = 0 // BR_STATE_DISABLED
+
+// awaitAged waits until no entry is left that ages: with an ageing_time of 0 all
+// do at once.
+func (s *Side) awaitAged() error {
+	return waitUntil("every entry has aged", func() (bool, error) {
+		rows, err := s.Entries()
+		for _, e := range rows {
+			if e.State&(unix.NUD_NOARP|unix.NUD_PERMANENT) == 0 && e.Flags&unix.NTF_EXT_LEARNED == 0 {
+				return false, err
+			}
+		}
+		return true, err
+	})
+}
