@@ -57,6 +57,7 @@ func testSeed(t *testing.T, seed uint64) {
 		}
 	}
 	b := startTwins(t, mix.Options)
+	t.Logf("changes take effect with the next frame: %v", b.AtOnce)
 	err := b.Run(steps)
 	d, differ := errors.AsType[*twin.Difference](err)
 	switch {
@@ -146,7 +147,6 @@ func (b *beside) revokesAtOnce() bool {
 		b.t.Fatalf("the status has %d bridges (%v)", len(status.Bridges), err)
 	}
 	r := status.Bridges[0].Revocation
-	b.t.Logf("revocation: %+v", r)
 	return r.Entries && r.State != "" && r.State != accel.StateNetlink
 }
 
@@ -224,7 +224,7 @@ func (b *beside) report(seed uint64) (share float64) {
 
 // The bounds of what is done to make a failing script short.
 const (
-	shrinkTries = 60
+	shrinkTries = 150
 	shrinkTime  = 3 * time.Minute
 )
 

@@ -180,6 +180,9 @@ func (t *Twins) change(s Step) error {
 	}
 	t.Changes++
 	got, want := t.With.change(s), t.Without.change(s)
+	if err := errors.Join(got, want); errors.Is(err, errWaited) {
+		return err
+	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		return &Difference{Words: []string{fmt.Sprintf("%q: with shunt the kernel says %v, without %v", s, got, want)}}
 	}

@@ -326,10 +326,19 @@ func (s *Side) changeLink(args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.near.setFlag(ifindex, unix.IFF_UP, args[1] == "up"); err != nil {
+	before, err := s.near.linkState(ifindex)
+	if err != nil {
 		return err
 	}
-	return s.awaitCarriers()
+	up := args[1] == "up"
+	if err := s.near.setFlag(ifindex, unix.IFF_UP, up); err != nil || before.up || !up || ifindex == bridgeIndex {
+		return err
+	}
+	p, err := s.port(args[0])
+	if err != nil {
+		return err
+	}
+	return s.awaitUp(p)
 }
 
 func (s *Side) changeMTU(args []string) error {
@@ -349,10 +358,14 @@ func (s *Side) setMaster(name string, master uint32) error {
 	if err != nil {
 		return err
 	}
-	if err := s.near.setLink(p.ifindex, unix.IFLA_MASTER, master); err != nil {
+	before, err := s.near.linkState(p.ifindex)
+	if err != nil {
 		return err
 	}
-	return s.awaitCarriers()
+	if err := s.near.setLink(p.ifindex, unix.IFLA_MASTER, master); err != nil || before.master == int(master) {
+		return err
+	}
+	return s.awaitUp(p)
 }
 
 func (s *Side) changeEntry(args []string) error {

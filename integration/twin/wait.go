@@ -1,6 +1,7 @@
 package twin
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -16,29 +17,24 @@ const (
 	lookAgain   = 200 * time.Microsecond
 )
 
+// errWaited is the twin's own failure, not a refusal of the kernel's.
+var errWaited = errors.New("waited in vain")
+
 func waitUntil(what string, holds func() (bool, error)) error {
 	for late := time.Now().Add(waitTimeout); ; time.Sleep(lookAgain) {
 		if ok, err := holds(); ok || err != nil {
 			return err
 		}
 		if time.Now().After(late) {
-			return fmt.Errorf("waited %v in vain until %s", waitTimeout, what)
+			return fmt.Errorf("%w, %v, until %s", errWaited, waitTimeout, what)
 		}
 	}
-}
-
-// awaitCarriers waits until every port that is up has a carrier and works.
-func (s *Side) awaitCarriers() error {
-	for _, p := range s.ports {
-		if err := s.awaitUp(p); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // awaitUp waits until both ends of the port's wire have a carrier, if the port
-// is up, and until the bridge took notice.
+// is up, and until the bridge took notice: then the port is not disabled any
+// more. Nothing else than a port that just came up or joined can be waited for
+// so, since a port may be disabled by hand.
 func (s *Side) awaitUp(p port) error {
 	return waitUntil(p.name+" works", func() (bool, error) {
 		near, err := s.near.linkState(p.ifindex)
