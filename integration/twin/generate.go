@@ -120,25 +120,25 @@ func (g *generator) frame() Frame {
 	from, to := g.pair()
 	f := g.from(from, to.mac, g.kind(), g.size())
 	switch n := g.IntN(100); {
-	case n < 70: // known unicast
-	case n < 78:
+	case n < 76: // known unicast
+	case n < 83:
 		f.Destination = g.group()
 		f.Kind = pick(g, f.Kind, "arp", "rarp", "nd-solicit")
-	case n < 82:
+	case n < 86:
 		f.Destination = accel.MAC{2, 0, 0, 9, 0, byte(g.IntN(8))} // unknown
-	case n < 85:
-		f.Source = accel.MAC{2, 0, 0, 8, byte(f.Host), byte(g.IntN(4))} // new
 	case n < 88:
-		f.Host = 1 + g.IntN(g.Hosts) // moved, or spoofed
-	case n < 89:
-		f.Source = accel.MAC{}
+		f.Source = accel.MAC{2, 0, 0, 8, byte(f.Host), byte(g.IntN(4))} // new
 	case n < 90:
-		f.Source = accel.MAC{3, 0, 0, 0, 0, 1}
+		f.Host = 1 + g.IntN(g.Hosts) // moved, or spoofed
 	case n < 91:
-		f.Source = PortMAC(g.IntN(g.Hosts + 1)) // the bridge's own
+		f.Source = accel.MAC{}
+	case n < 92:
+		f.Source = accel.MAC{3, 0, 0, 0, 0, 1}
 	case n < 93:
+		f.Source = PortMAC(g.IntN(g.Hosts + 1)) // the bridge's own
+	case n < 94:
 		f.Destination = PortMAC(g.IntN(g.Hosts + 1))
-	case n < 95:
+	case n < 96:
 		f.Destination = g.behind(from.host)
 	default:
 		f.Tags = g.tags()
