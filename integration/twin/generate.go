@@ -50,6 +50,7 @@ func Generate(m Mix) iter.Seq[Step] {
 		g := &generator{Mix: m, Rand: rand.New(rand.NewPCG(m.Seed, 0)), yield: yield}
 		g.addStations()
 		g.introduce()
+		g.emit(Step{"settle"})
 		rounds := max(m.Changes, 1)
 		for n := 0; n < rounds && !g.stopped; n++ {
 			g.round(m.Frames/rounds, m.Changes > 0)
@@ -83,7 +84,6 @@ func (g *generator) introduce() {
 	for _, s := range g.stations {
 		g.emit(g.from(s, accel.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, "raw", 60).Step())
 	}
-	g.emit(Step{"settle"})
 }
 
 func (g *generator) from(s source, to accel.MAC, kind string, size int) Frame {
@@ -95,9 +95,15 @@ func (g *generator) from(s source, to accel.MAC, kind string, size int) Frame {
 func (g *generator) round(frames int, change bool) {
 	behind := 0
 	if change {
+		if g.chance(15) {
+			g.move()
+		}
 		g.change()
-		behind = frames * (20 + g.IntN(40)) / 100
+		behind = frames * (15 + g.IntN(35)) / 100
 		g.burst(behind)
+	}
+	if g.chance(25) { // after a flush nobody would be known for long
+		g.introduce()
 	}
 	g.emit(Step{"settle"})
 	g.burst(frames - behind)
@@ -236,7 +242,7 @@ func (g *generator) change() {
 		s := g.undo[i]
 		g.undo = slices.Delete(g.undo, i, i+1)
 		g.emit(s)
-	case g.chance(45):
+	case g.chance(40):
 		g.emit(g.entryChange())
 	default:
 		g.disturb()
@@ -248,10 +254,17 @@ func (g *generator) movable() string { return fmt.Sprintf("p%d", 1+g.IntN(g.Host
 
 func (g *generator) anyPort() string { return fmt.Sprintf("p%d", 1+g.IntN(g.Hosts)) }
 
-// entryChange changes the forwarding table, or lets a station move.
+// move lets a station move to another port. The bridge learns that from its
+// first frame there.
+func (g *generator) move() {
+	s := &g.stations[g.IntN(len(g.stations))]
+	s.host = 1 + g.IntN(g.Hosts)
+	g.emit(g.from(*s, pick(g, g.group(), pick(g, g.stations...).mac), "raw", 60).Step())
+}
+
+// entryChange changes the forwarding table.
 func (g *generator) entryChange() Step {
-	i := g.IntN(len(g.stations))
-	s := &g.stations[i]
+	s := pick(g, g.stations...)
 	vid := ""
 	if g.VLANs && g.chance(85) {
 		vid = "1"
@@ -262,14 +275,11 @@ func (g *generator) entryChange() Step {
 	at := fmt.Sprintf("p%d", s.host)
 	switch n := g.IntN(100); {
 	case n < 30:
-		s.host = 1 + g.IntN(g.Hosts)
-		return g.from(*s, g.group(), "raw", 60).Step()
-	case n < 45:
 		return line("fdb replace %v p%d %s %s", s.mac, 1+g.IntN(g.Hosts),
 			pick(g, "dynamic", "dynamic", "static", "extern", "sticky"), vid)
-	case n < 55:
+	case n < 50:
 		return line("fdb replace %v %s %s %s", s.mac, at, pick(g, "dynamic", "static", "extern", "sticky", "used"), vid)
-	case n < 60:
+	case n < 55:
 		return line("fdb add %v %s %s %s", s.mac, at, pick(g, "dynamic", "static", "local"), vid)
 	case n < 80:
 		return line("fdb del %v %s dynamic %s", s.mac, at, vid)
