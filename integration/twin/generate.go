@@ -23,7 +23,7 @@ const (
 	// mostUndone is how many disturbances may hold at a time. Most of them keep
 	// a port or the whole bridge off the fast path, and a script in which
 	// nothing is fast would prove nothing.
-	mostUndone = 3
+	mostUndone = 2
 )
 
 // generator makes a script. It knows roughly what it did: a step that makes no
@@ -99,7 +99,7 @@ func (g *generator) round(frames int, change bool) {
 			g.move()
 		}
 		g.change()
-		behind = frames * (15 + g.IntN(35)) / 100
+		behind = frames * (15 + g.IntN(30)) / 100
 		g.burst(behind)
 	}
 	if g.chance(25) { // after a flush nobody would be known for long
@@ -126,8 +126,8 @@ func (g *generator) frame() Frame {
 	from, to := g.pair()
 	f := g.from(from, to.mac, g.kind(), g.size())
 	switch n := g.IntN(100); {
-	case n < 76: // known unicast
-	case n < 83:
+	case n < 78: // known unicast
+	case n < 84:
 		f.Destination = g.group()
 		f.Kind = pick(g, f.Kind, "arp", "rarp", "nd-solicit")
 	case n < 86:
@@ -237,7 +237,7 @@ func (g *generator) tags() []Tag {
 // needs no end.
 func (g *generator) change() {
 	switch n := len(g.undo); {
-	case n > 0 && g.chance(30+20*n) || n >= mostUndone:
+	case n > 0 && g.chance(40+15*n) || n >= mostUndone:
 		i := g.IntN(n)
 		s := g.undo[i]
 		g.undo = slices.Delete(g.undo, i, i+1)
