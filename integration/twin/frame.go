@@ -3,6 +3,7 @@ package twin
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -293,4 +294,28 @@ func (f Frame) bytes(number uint64) []byte {
 		b = binary.BigEndian.AppendUint16(b, uint16(t.PCP)<<13|t.VID)
 	}
 	return append(b, plain[macs:]...)
+}
+
+// ParseFrame reads the frame of a step; false if the step sends none.
+func ParseFrame(s Step) (f Frame, ok bool) {
+	if !s.is("send") {
+		return f, false
+	}
+	f, err := s.frame()
+	return f, err == nil
+}
+
+// Port is the name of the port where the frame comes in.
+func (f Frame) Port() string { return fmt.Sprintf("p%d", f.Host) }
+
+// Arriving is the frame as it is when it has come in: its outer tag beside it
+// (net/core/dev.c: __netif_receive_skb_core), nil if it has none. It is false for
+// what is to be segmented.
+func (f Frame) Arriving() (frame []byte, tag *Tag, whole bool) {
+	b := f.bytes(0)
+	segmented := b[1] != 0
+	if b = b[vnetLen:]; len(f.Tags) > 0 {
+		return slices.Concat(b[:macs], b[macs+tagLen:]), &f.Tags[0], !segmented
+	}
+	return b, nil, !segmented
 }

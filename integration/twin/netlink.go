@@ -313,7 +313,7 @@ func decodeEntry(b []byte) (e Entry, master int, err error) {
 // linkState is what a change of a link takes time to reach.
 type linkState struct {
 	up, carrier bool
-	master      int
+	mtu, master int
 	portState   uint8
 }
 
@@ -336,6 +336,8 @@ func (k kernel) linkState(ifindex int) (s linkState, err error) {
 			s.carrier = d.Uint8() == operUp
 		case unix.IFLA_MASTER:
 			s.master = int(d.Uint32())
+		case unix.IFLA_MTU:
+			s.mtu = int(d.Uint32())
 		case unix.IFLA_LINKINFO:
 			d.Nested(func(d *netlink.AttributeDecoder) error { return portData(d, &s) })
 		}

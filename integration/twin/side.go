@@ -473,6 +473,20 @@ func (s *Side) changeRules(args []string) error {
 	return nil
 }
 
+// Reaches says whether the frame gets as far as the port's tc ingress, and the
+// port is the bridge's, and no filter of the script is in the way.
+func (s *Side) Reaches(f Frame) (bool, error) {
+	p, err := s.port(f.Port())
+	if err != nil {
+		return false, err
+	}
+	l, err := s.near.linkState(p.ifindex)
+	// include/linux/netdevice.h: __is_skb_forwardable, as a veth asks
+	// (net/core/dev.c: __dev_forward_skb2).
+	fits := len(f.bytes(0))-vnetLen <= l.mtu+ethLen+tagLen
+	return l.up && l.master == bridgeIndex && fits && s.filter[p.name+" ingress"] == nil, err
+}
+
 // Entries returns the bridge's forwarding table.
 func (s *Side) Entries() ([]Entry, error) { return s.near.entries(bridgeIndex) }
 
