@@ -30,6 +30,7 @@ var (
 	twinFor     = flag.Duration("twin.for", 0, "go on with further seeds for so `long`")
 	twinShare   = flag.Int("twin.share", 0, "the least share of fast frames among those of the eligible class, in `percent`")
 	twinStop    = flag.Bool("twin.stop", true, "stop the daemon from before each change until the frames behind it have come")
+	twinShrink  = flag.Int("twin.shrink", 100, "how `often` to try to make a failing script shorter; 0 keeps no case")
 	twinHosts   = flag.Int("twin.hosts", 6, "how many hosts the twin test has")
 )
 
@@ -252,19 +253,19 @@ func (b *beside) report(seed uint64) (share float64) {
 	return share
 }
 
-// The bounds of what is done to make a failing script short.
-const (
-	shrinkTries = 150
-	shrinkTime  = 3 * time.Minute
-)
+// shrinkTime bounds how long a failing script is made shorter.
+const shrinkTime = 3 * time.Minute
 
 // keepCase makes a failing script short and writes it where TestTwinCases finds
 // it.
 func keepCase(t *testing.T, seed uint64, o twin.Options, steps []twin.Step, d *twin.Difference) {
 	t.Helper()
+	if *twinShrink == 0 {
+		return
+	}
 	begin := time.Now()
 	words := d.Error()
-	short := twin.Shrink(steps[:min(d.Step+1, len(steps))], shrinkTries, func(try []twin.Step) bool {
+	short := twin.Shrink(steps[:min(d.Step+1, len(steps))], *twinShrink, func(try []twin.Step) bool {
 		if time.Since(begin) > shrinkTime {
 			return false
 		}
