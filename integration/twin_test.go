@@ -103,7 +103,6 @@ type beside struct {
 	*twin.Twins
 	*daemon
 	client *accel.Client
-	vid    uint16 // of the barrier
 
 	// counted are the frames by reason since the start; last is what the daemon
 	// said when it was asked last. A port that leaves takes its counters along:
@@ -126,9 +125,6 @@ func startTwins(t *testing.T, o twin.Options) *beside {
 	d := launch(t, twins.With.Bridge, "--bridge", "br0")
 	d.awaitReady()
 	b := &beside{Twins: twins, daemon: d, client: accel.NewClient(d.socket), counted: make(map[accel.Reason]uint64)}
-	if o.VLANs {
-		b.vid = 1
-	}
 	twins.Daemon = b
 	twins.Stopped = *twinStop
 	twins.AtOnce = b.revokesAtOnce()
@@ -184,7 +180,7 @@ const settleTimeout = 20 * time.Second
 // Settle gives the bridge an entry and waits until the daemon took it in, and
 // with it everything before.
 func (b *beside) Settle() error {
-	if err := b.With.AddBarrier(b.vid); err != nil {
+	if err := b.With.AddBarrier(); err != nil {
 		return fmt.Errorf("add the barrier: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
@@ -197,7 +193,7 @@ func (b *beside) Settle() error {
 			return fmt.Errorf("ask for the mirrored stations: %w\n%s", err, b.log)
 		}
 		if slices.ContainsFunc(rows, func(e accel.EntryV1) bool { return e.MAC == twin.BarrierMAC && e.Active }) {
-			return errors.Join(b.With.RemoveBarrier(b.vid), b.count(ctx))
+			return errors.Join(b.With.RemoveBarrier(), b.count(ctx))
 		}
 		select {
 		case <-again.C:

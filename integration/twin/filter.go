@@ -57,7 +57,7 @@ func (s *Side) addFilter(at string, ifindex int, parent uint32, action int32) er
 		},
 		Fd: program.FD(), Name: "twin", DirectAction: true,
 	}}
-	if err := s.tc.FilterAdd(f.tc); err != nil {
+	if err := s.handle.FilterAdd(f.tc); err != nil {
 		program.Close()
 		return err
 	}
@@ -70,7 +70,7 @@ func (s *Side) removeFilter(at string) error {
 	if f == nil {
 		return unix.ENOENT
 	}
-	if err := s.tc.FilterDel(f.tc); err != nil {
+	if err := s.handle.FilterDel(f.tc); err != nil {
 		return err
 	}
 	delete(s.filter, at)

@@ -380,7 +380,10 @@ func (g *generator) disturbVLANs(p string) {
 		g.emit(line("%s", begin))
 		g.undo = append(g.undo, line("%s", end))
 	}
-	switch g.IntN(12) {
+	switch g.IntN(13) {
+	case 12:
+		vid := g.IntN(5)
+		both(fmt.Sprintf("vlandev %s %d on", p, vid), fmt.Sprintf("vlandev %s %d off", p, vid))
 	case 0, 1, 2:
 		both(fmt.Sprintf("vlan del %s %d", p, vid), add+as)
 	case 3, 4:

@@ -166,7 +166,8 @@ const (
 	bridgeVLANInfo     = 2 // IFLA_BRIDGE_VLAN_INFO
 	vlanPVID           = 2
 	vlanUntagged       = 4
-	vlanEntry          = 1 // BRIDGE_VLANDB_ENTRY
+	vlanOnlyOptions    = 64 // BRIDGE_VLAN_INFO_ONLY_OPTS
+	vlanEntry          = 1  // BRIDGE_VLANDB_ENTRY
 	vlanEntryInfo      = 1
 	vlanEntryState     = 3
 	rtmNewVLAN         = 112
@@ -197,7 +198,7 @@ func (k kernel) vlanState(ifindex int, vid uint16, state uint8) error {
 	binary.NativeEndian.PutUint32(header[offsetVLANIfindex:], uint32(ifindex))
 	return k.do(rtmNewVLAN, 0, header, func(e *netlink.AttributeEncoder) {
 		e.Nested(vlanEntry, func(e *netlink.AttributeEncoder) error {
-			e.Bytes(vlanEntryInfo, vlanInfo(vid, 0))
+			e.Bytes(vlanEntryInfo, vlanInfo(vid, vlanOnlyOptions))
 			e.Uint8(vlanEntryState, state)
 			return nil
 		})
@@ -226,6 +227,13 @@ var entryKinds = map[string]struct {
 	"extern":  {unix.NUD_REACHABLE, unix.NTF_MASTER | unix.NTF_EXT_LEARNED},
 	"used":    {unix.NUD_REACHABLE, unix.NTF_MASTER | unix.NTF_USE},
 }
+
+// How an entry is to be added (NLM_F_*).
+const (
+	netlinkReplace netlink.HeaderFlags = 0x100
+	netlinkExcl    netlink.HeaderFlags = 0x200
+	netlinkCreate  netlink.HeaderFlags = 0x400
+)
 
 func (k kernel) addEntry(flags netlink.HeaderFlags, ifindex int, mac accel.MAC, kind string, vid uint16) error {
 	e := entryKinds[kind]

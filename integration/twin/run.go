@@ -180,7 +180,7 @@ func (t *Twins) change(s Step) error {
 	}
 	t.Changes++
 	got, want := t.With.change(s), t.Without.change(s)
-	if err := errors.Join(got, want); errors.Is(err, errWaited) {
+	if err := errors.Join(got, want); errors.Is(err, errOwn) {
 		return err
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {

@@ -34,7 +34,7 @@ type Side struct {
 	hosts  *lab.Namespace
 	near   kernel // the bridge's namespace
 	far    kernel
-	tc     *netlink.Handle
+	handle *netlink.Handle    // as near, for what has many parts
 	filter map[string]*filter // by device and direction
 	ports  []port
 	own    receiver // the bridge device itself
@@ -111,7 +111,7 @@ func (s *Side) build(o Options) (err error) {
 // addDevices makes the bridge and its ports. They have a clsact qdisc from the
 // start: to add one later would lose frames (net/sched/sch_api.c: qdisc_graft).
 func (s *Side) addDevices(o Options) (err error) {
-	if s.tc, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+	if s.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return err
 	}
 	br := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
@@ -219,8 +219,8 @@ func (s *Side) Close() error {
 	for _, f := range s.filter {
 		f.program.Close()
 	}
-	if s.tc != nil {
-		s.tc.Close()
+	if s.handle != nil {
+		s.handle.Close()
 	}
 	for _, k := range []kernel{s.near, s.far} {
 		if k.conn != nil {
@@ -267,14 +267,15 @@ func init() {
 		"promisc": {"promisc on|off", 1, 1, func(s *Side, args []string) error {
 			return s.near.setFlag(bridgeIndex, unix.IFF_PROMISC, args[0] == "on")
 		}},
-		"mtu":   {"mtu PORT BYTES", 2, 2, (*Side).changeMTU},
-		"leave": {"leave PORT", 1, 1, func(s *Side, args []string) error { return s.setMaster(args[0], 0) }},
-		"join":  {"join PORT", 1, 1, func(s *Side, args []string) error { return s.setMaster(args[0], bridgeIndex) }},
-		"fdb":   {"fdb add|replace|append|del MAC PORT KIND [VID]", 4, 5, (*Side).changeEntry},
-		"flush": {"flush PORT|br0", 1, 1, (*Side).flush},
-		"vlan":  {"vlan add|del|state PORT VID [pvid|untagged|STATE]...", 3, 5, (*Side).changeVLAN},
-		"nft":   {"nft RULES PORT on|off", 3, 3, (*Side).changeRules},
-		"tc":    {"tc PORT ingress|egress drop|pass|off", 3, 3, (*Side).changeFilter},
+		"mtu":     {"mtu PORT BYTES", 2, 2, (*Side).changeMTU},
+		"leave":   {"leave PORT", 1, 1, func(s *Side, args []string) error { return s.setMaster(args[0], 0) }},
+		"join":    {"join PORT", 1, 1, func(s *Side, args []string) error { return s.setMaster(args[0], bridgeIndex) }},
+		"fdb":     {"fdb add|replace|del MAC PORT KIND [VID]", 4, 5, (*Side).changeEntry},
+		"flush":   {"flush PORT|br0", 1, 1, (*Side).flush},
+		"vlan":    {"vlan add|del|state PORT VID [pvid|untagged|STATE]...", 3, 5, (*Side).changeVLAN},
+		"vlandev": {"vlandev PORT VID on|off", 3, 3, (*Side).changeVLANDevice},
+		"nft":     {"nft RULES PORT on|off", 3, 3, (*Side).changeRules},
+		"tc":      {"tc PORT ingress|egress drop|pass|off", 3, 3, (*Side).changeFilter},
 	}
 }
 
@@ -383,12 +384,11 @@ func (s *Side) changeEntry(args []string) error {
 			return err
 		}
 	}
-	const create, excl, replace = 0x400, 0x200, 0x100 // NLM_F_*
 	switch args[0] {
 	case "add":
-		return s.near.addEntry(create|excl, ifindex, mac, args[3], uint16(vid))
+		return s.near.addEntry(netlinkCreate|netlinkExcl, ifindex, mac, args[3], uint16(vid))
 	case "replace":
-		return s.near.addEntry(create|replace, ifindex, mac, args[3], uint16(vid))
+		return s.near.addEntry(netlinkCreate|netlinkReplace, ifindex, mac, args[3], uint16(vid))
 	case "del":
 		return s.near.deleteEntry(ifindex, mac, uint16(vid))
 	}
@@ -434,6 +434,32 @@ func (s *Side) changeVLAN(args []string) error {
 	return fmt.Errorf("VLANs cannot be told to %q", args[0])
 }
 
+// changeVLANDevice puts a VLAN device on a port, which takes the frames of its
+// VLAN before the bridge does.
+func (s *Side) changeVLANDevice(args []string) error {
+	p, err := s.port(args[0])
+	if err != nil {
+		return err
+	}
+	vid, err := number(args[1])
+	if err != nil {
+		return err
+	}
+	dev := &netlink.Vlan{LinkAttrs: netlink.NewLinkAttrs(), VlanId: int(vid)}
+	dev.Name, dev.ParentIndex = args[0]+"."+args[1], p.ifindex
+	if args[2] == "on" {
+		if err := s.handle.LinkAdd(dev); err != nil {
+			return err
+		}
+		return s.handle.LinkSetUp(dev)
+	}
+	on, err := s.handle.LinkByName(dev.Name)
+	if err != nil {
+		return err
+	}
+	return s.handle.LinkDel(on)
+}
+
 // ruleSets are nftables rules for a port; NAME is a table of their own, in the
 // family that comes first.
 var ruleSets = map[string]struct{ family, table string }{
@@ -465,7 +491,7 @@ func (s *Side) changeRules(args []string) error {
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := s.Bridge.Start(cmd); err != nil {
-		return fmt.Errorf("%w (it is in Debian's package nftables)", err)
+		return fmt.Errorf("%w: %w (nft is in Debian's package nftables)", errOwn, err)
 	}
 	if err := cmd.Wait(); err != nil {
 		return fmt.Errorf("nft: %w: %s", err, &said)
@@ -490,17 +516,15 @@ func (s *Side) Reaches(f Frame) (bool, error) {
 // Entries returns the bridge's forwarding table.
 func (s *Side) Entries() ([]Entry, error) { return s.near.entries(bridgeIndex) }
 
-// AddBarrier adds an entry behind the anchor that no frame uses, and
-// RemoveBarrier removes it: a listener that has heard of it has heard of
+// AddBarrier adds an entry behind the anchor that no frame uses, in every VLAN,
+// and RemoveBarrier removes it: a listener that has heard of it has heard of
 // everything before.
-func (s *Side) AddBarrier(vid uint16) error {
-	return s.near.addEntry(0x400|0x200, s.anchor(), BarrierMAC, "static", vid)
+func (s *Side) AddBarrier() error {
+	return s.near.addEntry(netlinkCreate|netlinkExcl, s.anchor(), BarrierMAC, "static", 0)
 }
 
 // RemoveBarrier removes what AddBarrier added.
-func (s *Side) RemoveBarrier(vid uint16) error {
-	return s.near.deleteEntry(s.anchor(), BarrierMAC, vid)
-}
+func (s *Side) RemoveBarrier() error { return s.near.deleteEntry(s.anchor(), BarrierMAC, 0) }
 
 // BarrierMAC is the address of the barrier's entry.
 var BarrierMAC = accel.MAC{2, 0, 0, 2, 0, 0}

@@ -17,8 +17,8 @@ const (
 	lookAgain   = 200 * time.Microsecond
 )
 
-// errWaited is the twin's own failure, not a refusal of the kernel's.
-var errWaited = errors.New("waited in vain")
+// errOwn is a failure of the test's own, not a refusal of the kernel's.
+var errOwn = errors.New("the test itself failed")
 
 func waitUntil(what string, holds func() (bool, error)) error {
 	for late := time.Now().Add(waitTimeout); ; time.Sleep(lookAgain) {
@@ -26,7 +26,7 @@ func waitUntil(what string, holds func() (bool, error)) error {
 			return err
 		}
 		if time.Now().After(late) {
-			return fmt.Errorf("%w, %v, until %s", errWaited, waitTimeout, what)
+			return fmt.Errorf("%w: waited %v in vain until %s", errOwn, waitTimeout, what)
 		}
 	}
 }
