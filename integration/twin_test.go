@@ -2,13 +2,10 @@ package integration
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"iter"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -135,25 +132,11 @@ func startTwins(t *testing.T, o twin.Options) *beside {
 // frame.
 func (b *beside) revokesAtOnce() bool {
 	b.t.Helper()
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", b.socket)
-	}}
-	defer transport.CloseIdleConnections()
-	answer, err := (&http.Client{Transport: transport}).Get("http://shunt/v1/status")
-	if err != nil {
-		b.t.Fatal(err)
+	status, err := b.client.Status(b.t.Context(), "br0")
+	if err != nil || len(status.Bridges) != 1 || status.Bridges[0].Revocation == nil {
+		b.t.Fatalf("the status %+v does not say how changes are noticed (%v)", status, err)
 	}
-	defer answer.Body.Close()
-	var status struct {
-		Bridges []struct {
-			Revocation accel.Revocation `json:"revocation"`
-		} `json:"bridges"`
-	}
-	if err := json.NewDecoder(answer.Body).Decode(&status); err != nil || len(status.Bridges) != 1 {
-		b.t.Fatalf("the status has %d bridges (%v)", len(status.Bridges), err)
-	}
-	r := status.Bridges[0].Revocation
-	return r.Entries && r.State != "" && r.State != accel.StateNetlink
+	return status.Bridges[0].Revocation.AtOnce()
 }
 
 // Stop stops every thread of the daemon; the kernel tells its parent when the

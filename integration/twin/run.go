@@ -227,7 +227,7 @@ func (t *Twins) compare() error {
 		}
 		t.Deliveries += len(want)
 		if !slices.EqualFunc(got, want, bytes.Equal) {
-			words = append(words, t.describe(receiverName(n), got, want)...)
+			words = append(words, t.describe(t.With.receiverName(n), got, want)...)
 		}
 	}
 	more, err := t.compareTables()
@@ -257,7 +257,12 @@ func (s *Side) receiver(n int) receiver {
 	return s.ports[n].host
 }
 
-func receiverName(n int) string { return fmt.Sprintf("host %d (the bridge itself is the last)", n+1) }
+func (s *Side) receiverName(n int) string {
+	if n == len(s.ports) {
+		return "the bridge itself"
+	}
+	return fmt.Sprintf("host %d", n+1)
+}
 
 func (s *Side) dropped() (sum uint32, err error) {
 	for n := range len(s.ports) + 1 {
