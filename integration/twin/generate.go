@@ -102,7 +102,7 @@ func (g *generator) round(frames int, change bool) {
 		behind = frames * (15 + g.IntN(30)) / 100
 		g.burst(behind)
 	}
-	if g.chance(25) { // after a flush nobody would be known for long
+	if g.chance(60) { // after a flush nobody would be known for long
 		g.introduce()
 	}
 	g.emit(Step{"settle"})
@@ -276,7 +276,7 @@ func (g *generator) entryChange() Step {
 	switch n := g.IntN(100); {
 	case n < 30:
 		return line("fdb replace %v p%d %s %s", s.mac, 1+g.IntN(g.Hosts),
-			pick(g, "dynamic", "dynamic", "static", "extern", "sticky"), vid)
+			pick(g, "dynamic", "dynamic", "dynamic", "static", "extern", "sticky"), vid)
 	case n < 50:
 		return line("fdb replace %v %s %s %s", s.mac, at, pick(g, "dynamic", "static", "extern", "sticky", "used"), vid)
 	case n < 55:
@@ -340,7 +340,11 @@ func (g *generator) disturb() {
 	case 16, 17:
 		both(fmt.Sprintf("mtu %s %d", g.anyPort(), pick(g, 1000, 1499, 1504, 2000, 9000)), fmt.Sprintf("mtu %s 1500", p))
 	case 18:
-		both("promisc on", "promisc off")
+		if g.chance(50) { // it keeps everything off the fast path
+			both("promisc on", "promisc off")
+		} else {
+			flag(p, "hairpin")
+		}
 	case 19:
 		option("ageing_time", pick(g, "0", "60000", "100000"), "30000")
 	case 20:
