@@ -99,7 +99,7 @@ func (g *generator) round(frames int, change bool) {
 			g.move()
 		}
 		g.change()
-		behind = frames * (15 + g.IntN(30)) / 100
+		behind = frames * (10 + g.IntN(30)) / 100
 		g.burst(behind)
 	}
 	if g.chance(60) { // after a flush nobody would be known for long
@@ -126,11 +126,11 @@ func (g *generator) frame() Frame {
 	from, to := g.pair()
 	f := g.from(from, to.mac, g.kind(), g.size())
 	switch n := g.IntN(100); {
-	case n < 78: // known unicast
-	case n < 84:
+	case n < 80: // known unicast
+	case n < 86:
 		f.Destination = g.group()
 		f.Kind = pick(g, f.Kind, "arp", "rarp", "nd-solicit")
-	case n < 86:
+	case n < 87:
 		f.Destination = accel.MAC{2, 0, 0, 9, 0, byte(g.IntN(8))} // unknown
 	case n < 88:
 		f.Source = accel.MAC{2, 0, 0, 8, byte(f.Host), byte(g.IntN(4))} // new
