@@ -88,7 +88,7 @@ func TestTwinCases(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := startTwins(t, twin.Options{Hosts: *twinHosts}).Run(slices.Values(steps)); err != nil {
+			if err := startTwins(t, twinOptions()).Run(slices.Values(steps)); err != nil {
 				t.Error(err)
 			}
 		})
