@@ -29,6 +29,10 @@ test-vm *flags:
 mutants *pattern:
     go run ./integration/mutants {{pattern}}
 
+# Compare the bridge with and without shunt for as long as asked; needs root.
+soak duration="10m" *flags:
+    go test -run 'TestTwin$' -timeout 0 -count 1 -v ./integration -twin.for {{duration}} {{flags}}
+
 # What is run before a change is taken.
 ci:
     bash .ci/run
