@@ -21,6 +21,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/shunt-dev/shunt/integration/selftests/machine"
@@ -64,13 +65,12 @@ func run(ctx context.Context, series, pattern string, modes []bool, timeout time
 		if !wanted.MatchString(script) || !exists(series, script) {
 			continue
 		}
-		r := row{script: script, outcomes: make(map[bool]outcome)}
-		for _, shunt := range modes {
-			fmt.Printf("=== %s, Linux %s, %s\n", script, k.Release, modeName(shunt))
-			r.outcomes[shunt] = runScript(ctx, k, initrd, script, shunt, timeout)
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
+		fmt.Printf("=== %s, Linux %s\n", script, k.Release)
+		r := runModes(ctx, modes, script, func(ctx context.Context, shunt bool) outcome {
+			return runScript(ctx, k, initrd, script, shunt, timeout)
+		})
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 		r.print(os.Stdout)
 		rows = append(rows, r)
@@ -120,6 +120,24 @@ func prepare(series string) (k machine.Kernel, initrd string, err error) {
 	return k, initrd, err
 }
 
+// runModes runs a script in all modes at the same time: the machines' clocks do
+// not depend on each other's load.
+func runModes(ctx context.Context, modes []bool, script string, run func(ctx context.Context, shunt bool) outcome) row {
+	r := row{script: script, outcomes: make(map[bool]outcome)}
+	var running sync.WaitGroup
+	var mu sync.Mutex
+	for _, shunt := range modes {
+		running.Go(func() {
+			o := run(ctx, shunt)
+			mu.Lock()
+			defer mu.Unlock()
+			r.outcomes[shunt] = o
+		})
+	}
+	running.Wait()
+	return r
+}
+
 // runScript boots a machine for one script and returns how its subtests ended.
 func runScript(ctx context.Context, k machine.Kernel, initrd, script string, shunt bool, timeout time.Duration) outcome {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errors.New("it took too long"))
@@ -130,7 +148,7 @@ func runScript(ctx context.Context, k machine.Kernel, initrd, script string, shu
 	}
 	var o outcome
 	err := machine.Boot(ctx, k, initrd, env, func(line string) {
-		fmt.Println(line)
+		fmt.Printf("%s: %s\n", modeName(shunt), line)
 		o.read(line)
 	})
 	o.finish(err)
