@@ -62,12 +62,12 @@ func run(ctx context.Context, series, pattern string, modes []bool, timeout time
 	defer os.Remove(initrd)
 	var rows []row
 	for _, script := range scripts {
-		if !wanted.MatchString(script) || !exists(series, script) {
+		if !wanted.MatchString(script.path) || !exists(series, script) {
 			continue
 		}
-		fmt.Printf("=== %s, Linux %s\n", script, k.Release)
+		fmt.Printf("=== %s, Linux %s\n", script.path, k.Release)
 		r := runModes(ctx, modes, script, func(ctx context.Context, shunt bool) outcome {
-			return runScript(ctx, k, initrd, script, shunt, timeout)
+			return runScript(ctx, k, initrd, script.path, shunt, timeout)
 		})
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -122,7 +122,7 @@ func prepare(series string) (k machine.Kernel, initrd string, err error) {
 
 // runModes runs a script in all modes at the same time: the machines' clocks do
 // not depend on each other's load.
-func runModes(ctx context.Context, modes []bool, script string, run func(ctx context.Context, shunt bool) outcome) row {
+func runModes(ctx context.Context, modes []bool, script script, run func(ctx context.Context, shunt bool) outcome) row {
 	r := row{script: script, outcomes: make(map[bool]outcome)}
 	var running sync.WaitGroup
 	var mu sync.Mutex

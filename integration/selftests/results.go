@@ -97,12 +97,18 @@ func (o *outcome) result(name string) string {
 
 // row is a script with its outcomes, by whether shunt ran.
 type row struct {
-	script   string
+	script
 	outcomes map[bool]outcome
 }
 
 // compared says whether it ran in both modes.
 func (r row) compared() bool { return len(r.outcomes) == 2 }
+
+// idle says whether shunt did nothing where it should have.
+func (r row) idle() bool {
+	with, ran := r.outcomes[true]
+	return ran && r.crosses && with.fast == 0
+}
 
 // names are the subtests of all outcomes, in the order of the script.
 func (r row) names() (names []string) {
@@ -129,7 +135,7 @@ func (r row) differing() (names []string) {
 
 // print writes a line for every subtest.
 func (r row) print(w io.Writer) {
-	fmt.Fprintf(w, "\n--- %s\n", r.script)
+	fmt.Fprintf(w, "\n--- %s\n", r.path)
 	differing := r.differing()
 	for _, name := range r.names() {
 		for _, shunt := range []bool{false, true} {
@@ -151,23 +157,28 @@ func (r row) print(w io.Writer) {
 	fmt.Fprintln(w)
 }
 
-// judge writes a line for every script, and returns an error if one differs or
-// if a machine or a daemon failed.
+// judge writes a line for every script, and returns an error if one differs, if
+// a machine or a daemon failed, or if there was nothing to compare.
 func judge(w io.Writer, rows []row) error {
-	differing, failed := 0, 0
+	differing, failed, idle := 0, 0, 0
 	fmt.Fprintf(w, "%-52s %-24s %-24s %7s %9s %9s\n", "script", "without", "with", "differ", "fast", "slow")
 	for _, r := range rows {
 		without, with := r.outcomes[false], r.outcomes[true]
 		fmt.Fprintf(w, "%-52s %-24s %-24s %7d %9d %9d %s\n",
-			r.script, without.summary(), with.summary(), len(r.differing()), with.fast, with.slow, with.reasons)
+			r.path, without.summary(), with.summary(), len(r.differing()), with.fast, with.slow, with.reasons)
 		differing += len(r.differing())
 		failed += len(without.errors) + len(with.errors)
+		if r.idle() {
+			idle++
+		}
 	}
 	switch {
 	case differing > 0:
 		return fmt.Errorf("%d subtests differ", differing)
 	case failed > 0:
 		return fmt.Errorf("%d machines or daemons failed", failed)
+	case idle > 0:
+		return fmt.Errorf("in %d scripts whose frames cross the bridge none took the fast path: they compare nothing", idle)
 	case len(rows) == 0:
 		return fmt.Errorf("no script of this kernel matches")
 	}

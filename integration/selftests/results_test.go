@@ -53,7 +53,7 @@ func TestEveryDifferenceFails(t *testing.T) {
 		"no end":   strings.Replace(printed, "guest: exit 0\n", "", 1),
 		"a daemon": printed + "guest: error shunt in namespace \"\": it ended\n",
 	} {
-		r := row{"script", map[bool]outcome{false: outcomeOf(printed, nil), true: outcomeOf(with, nil)}}
+		r := row{script{"script", true}, map[bool]outcome{false: outcomeOf(printed, nil), true: outcomeOf(with, nil)}}
 		if judge(new(strings.Builder), []row{r}) == nil {
 			t.Errorf("%s: the difference was not found", name)
 		}
@@ -61,14 +61,27 @@ func TestEveryDifferenceFails(t *testing.T) {
 }
 
 func TestSameResultsPass(t *testing.T) {
-	same := row{"script", map[bool]outcome{false: outcomeOf(printed, nil), true: outcomeOf(printed, nil)}}
+	same := row{script{"script", true}, map[bool]outcome{false: outcomeOf(printed, nil), true: outcomeOf(printed, nil)}}
 	if err := judge(new(strings.Builder), []row{same}); err != nil {
 		t.Errorf("the same results twice: %v", err)
 	}
 }
 
+// Where no frame takes the fast path, equal results say nothing.
+func TestIdleShuntFails(t *testing.T) {
+	idle := strings.Replace(printed, "frames 12 34", "frames 0 34", 1)
+	r := row{script{"script", true}, map[bool]outcome{false: outcomeOf(printed, nil), true: outcomeOf(idle, nil)}}
+	if judge(new(strings.Builder), []row{r}) == nil {
+		t.Error("shunt did nothing, and it was not noticed")
+	}
+	r.crosses = false
+	if err := judge(new(strings.Builder), []row{r}); err != nil {
+		t.Errorf("a script whose frames do not cross the bridge: %v", err)
+	}
+}
+
 func TestMachineThatFailsFails(t *testing.T) {
-	once := row{"script", map[bool]outcome{false: outcomeOf(printed, errors.New("it took too long"))}}
+	once := row{script{"script", true}, map[bool]outcome{false: outcomeOf(printed, errors.New("it took too long"))}}
 	if judge(new(strings.Builder), []row{once}) == nil {
 		t.Error("a machine that failed was not noticed")
 	}
