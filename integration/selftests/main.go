@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/shunt-dev/shunt/integration/selftests/machine"
@@ -34,7 +35,7 @@ func main() {
 	pattern := flag.String("run", "", "run only the scripts whose name matches this `regexp`")
 	timeout := flag.Duration("timeout", 30*time.Minute, "end a machine after this `time`")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	modes := []bool{*withShunt}
 	if *compare {
