@@ -39,6 +39,7 @@ const volatile __u32 revocation = NETLINK;
 #define MULTICAST_BIT 1ULL /* of the first byte, in little-endian order */
 
 #define ETH_P_CFM_ 0x8902
+#define VLAN_HLEN_ 4
 #define ETH_P_MRP_ 0x88E3
 #define IPPROTO_ICMPV6 58
 #define ND_SOLICITATION 135
@@ -590,6 +591,7 @@ static __always_inline enum reason check_frame(struct __sk_buff *skb, const stru
 					       const struct control *c, const struct flow *flow)
 {
 	enum reason reason;
+	__u32 room = 0;
 
 	if (c->flags & CONTROL_CHECK_ND && is_neighbour_discovery(skb, f))
 		return NEIGH_SUPPRESS;
@@ -598,8 +600,13 @@ static __always_inline enum reason check_frame(struct __sk_buff *skb, const stru
 		if (reason != FAST)
 			return reason;
 	}
+	/* br_netfilter cuts IP into fragments where the bridge would let the room of
+	 * a tag pass (net/bridge/br_netfilter_hooks.c: br_nf_dev_queue_xmit).
+	 */
+	if (c->flags & CONTROL_CHECK_IP && (f->protocol == ETH_P_IP || f->protocol == ETH_P_IPV6))
+		room = VLAN_HLEN_;
 	/* include/linux/netdevice.h: __is_skb_forwardable; a redirect checks nothing */
-	if (f->len > flow->max_len && !skb->gso_size)
+	if (f->len + room > flow->max_len && !skb->gso_size)
 		return MTU;
 	return FAST;
 }
