@@ -244,8 +244,11 @@ func frameOf(src, dst accel.MAC, etherType uint16, payload []byte) []byte {
 	return append(data, payload...)
 }
 
-func ipv4(change func([]byte)) []byte {
-	h := make([]byte, 20+26)
+func ipv4(change func([]byte)) []byte { return ipv4Of(20+26, change) }
+
+// ipv4Of is a packet of so many bytes in a frame.
+func ipv4Of(size int, change func([]byte)) []byte {
+	h := make([]byte, size)
 	h[0], h[8], h[9] = 0x45, 64, 17
 	binary.BigEndian.PutUint16(h[2:], uint16(len(h)))
 	copy(h[12:], []byte{192, 0, 2, 1, 192, 0, 2, 2})
@@ -306,6 +309,8 @@ func TestEveryFrameHasItsReason(t *testing.T) {
 		"IPv4, padded":         {append(ipv4(unchanged), 0), accel.IPHeader},
 		"IPv4, options":        {ipv4(func(h []byte) { h[0]++; h[10] -= 1 }), accel.IPHeader},
 		"IPv4, version 6":      {ipv4(func(h []byte) { h[0] = 0x65; h[10] -= 0x20 }), accel.IPHeader},
+		"IPv4, longest":        {ipv4Of(1500, unchanged), accel.Fast},
+		"IPv4, too long":       {ipv4Of(1501, unchanged), accel.MTU}, // br_netfilter cuts it
 		"IPv6":                 {ipv6(unchanged), accel.Fast},
 		"IPv6, version 4":      {ipv6(func(h []byte) { h[0] = 0x40 }), accel.IPHeader},
 		"IPv6, padded":         {append(ipv6(unchanged), 0), accel.IPHeader},

@@ -34,7 +34,7 @@ func init() {
 	a("a second daemon for a bridge is refused", "claim.go", "		if err := refuseHolder(name, holder, err); err != nil {\n", "		if err := refuseHolder(name, holder, err); err != nil && false {\n", "TestSecondDaemonForABridge")
 	a("nothing is cleaned up under another daemon", "commands.go", "	if err := a.alone(); err != nil {\n", "	if err := a.alone(); err != nil && false {\n", "TestSecondDaemonForABridge")
 	a("a missing privilege is named", "commands.go", "	if err := a.privileges(); err != nil {\n		return err\n", "	if err := a.privileges(); err != nil && false {\n		return err\n", "TestRunWithoutPrivileges")
-	a("a second signal ends at once", "main.go", "		second := (<-signals).(syscall.Signal)\n", "		var second syscall.Signal\n		select {}\n", "TestSecondSignalEndsAtOnce")
+	a("a second signal ends at once", "main.go", "		second := <-signals\n", "		var second os.Signal\n		select {}\n", "TestSecondSignalEndsAtOnce")
 	a("a deleted namespace ends the daemon", "netns.go", "			gone(name)\n", "", "TestNamespaceDeleted")
 	a("a namespace of the same name is another", "netns.go", "err == nil && os.SameFile(info, namespace)", "err == nil && (os.SameFile(info, namespace) || entry.Name()[0] == 's')", "TestNamespaceDeleted")
 	a("a usage error exits 2", "main.go", "		return exitUsage\n", "		return exitError\n", "TestProcessExitCodes")

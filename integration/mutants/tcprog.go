@@ -1,0 +1,43 @@
+package main
+
+// The guards of the verdict and of versions, held by the data plane's own tests.
+func init() {
+	c := func(name, old, new, run string) {
+		mutants = append(mutants, mutant{
+			name: "verdict: " + name, file: "tcprog/bpf/shunt.c", old: old, new: new, pkg: "./tcprog", run: run,
+		})
+	}
+	c("untagged frames have the PVID", "		f->vid = in ? in->pvid : 0;\n", "		f->vid = 1;\n", "TestVLANs")
+	c("a tag of another protocol is the bridge's", "	if (f->tag_protocol != c->vlan_protocol)\n		return FOREIGN_TAG;\n", "", "TestVLANs")
+	c("a priority tag is the bridge's", "	return f->vid ? FAST : PRIORITY_TAGGED;\n", "	return FAST;\n", "TestVLANs")
+	c("a VLAN that does not forward is the bridge's", "flags && (*flags & VLAN_FORWARDING) ? flags : NULL", "flags", "TestVLANs")
+	c("ingress membership", "	if (c->vlan_protocol && f->vid && !membership(f->slot, f->vid))\n		return VLAN_INGRESS;\n", "", "TestVLANs")
+	c("egress membership", "	if (!vlan)\n		return VLAN_EGRESS;\n", "	if (!vlan)\n		return FAST;\n", "TestVLANs")
+	c("the tag is taken off", "		flow->action = TAG_POP;\n", "		flow->action = TAG_KEEP;\n", "TestVLANs")
+	c("the tag is put on", "		flow->action = TAG_PUSH;\n", "		flow->action = TAG_KEEP;\n", "TestVLANs")
+	c("VLAN devices take their frames first", "in->flags & PORT_VLAN_DEVICES || ", "", "TestTagOnABridgeWithoutFiltering")
+	c("tags are the bridge's where nobody watches", " || revocation == NETLINK", "", "TestTagIsLeftToTheBridgeWhereNobodyWatches")
+	c("the bridge's version counts", "		return version_of(c->ifindex) == seen;\n", "		return true;\n", "TestVersionsVoidRecords")
+	c("the ingress port's version counts", "		return version_of(in->ifindex) == in->seen;\n", "		return true;\n", "TestVersionsVoidRecords")
+	c("the egress port's version counts", "		return version_of(out->ifindex) == out->seen;\n", "		return true;\n", "TestVersionsVoidRecords")
+	c("a change ends cached flows", "f->now_ns < c->lease_ns &&\n	       flow->state == state_of(skb, flow->out_port);", "f->now_ns < c->lease_ns;", "TestVersionsVoidRecords")
+	c("a sticky entry stays", "s->flags & STATION_STICKY || ", "", "TestEntryThatStaysIsKept")
+	c("a port that does not learn moves nothing", " || (in && !(in->flags & PORT_LEARNS))", "", "TestEntryThatStaysIsKept")
+	c("neighbour discovery is the bridge's where it is suppressed", "		return NEIGH_SUPPRESS;\n", "		return FAST;\n", "TestNeighbourDiscoveryIsLeftToTheBridge")
+	c("explain revokes nothing", "		if (!dry)\n			revoke", "		revoke", "TestExplainChangesNothing")
+	c("explain does not stand for a keepalive", "		if (!answer)\n			source->seen_ns = f->now_ns;\n", "		source->seen_ns = f->now_ns;\n", "TestExplainChangesNothing")
+	c("explain looks at the frame too", "	if (a->reason == FAST)\n		a->reason = check_frame(skb, &f, c, &flow);\n", "", "TestExplainChangesNothing")
+	c("what br_netfilter would cut is the bridge's", "		room = VLAN_HLEN_;\n", "		room = 0;\n", "TestEveryFrameHasItsReason")
+	mutants = append(mutants,
+		mutant{
+			name: "verdict: a VLAN device out of sight counts", file: "tcprog/port.go",
+			old: "p.HasVLANDevices || br.changes.ofPort(p.Ifindex).vlanDevices", new: "p.HasVLANDevices",
+			pkg: "./tcprog", run: "TestTagOnABridgeWithoutFiltering",
+		},
+		mutant{
+			name: "a dead daemon's fast path is revoked", file: "tcprog/bpf/shunt.c",
+			old: "		return now->port == in->seen;\n", new: "		return true;\n",
+			pkg: "./integration", run: "TestDeadDaemonsFastPathIsRevoked",
+		},
+	)
+}
