@@ -284,7 +284,7 @@ func TestBypassIsRed(t *testing.T) {
 // TestWeakerIsSaidOnce keeps the status of many bridges readable, and says which
 // guarantee of which bridge is weaker.
 func TestWeakerIsSaidOnce(t *testing.T) {
-	traced, live, none := Revocation{true, StateTraced}, Revocation{true, StateLive}, Revocation{false, StateNetlink}
+	traced, live, none := Revocation{true, StateTraced, true}, Revocation{true, StateLive, false}, Revocation{false, StateNetlink, true}
 	var status StatusV1
 	for i, r := range []Revocation{live, traced, none, live, none} {
 		status.Bridges = append(status.Bridges, describeBridge(BridgeState{Bridge: Bridge{Name: fmt.Sprintf("br%d", i)}, Present: true, Revocation: r}, nil))

@@ -88,7 +88,7 @@ type Gate struct {
 	// where it filters VLANs; 0 where it does not.
 	VLANProtocol uint16
 	// BypassNetfilter is the operator's written wish that netfilter is not
-	// asked: hooks that appear do not shut the gate.
+	// asked. A hook that appears voids the gate only until the daemon has looked.
 	BypassNetfilter bool
 	// Seen is the bridge's version (see the data plane's Version) before the
 	// kernel was asked for what stands here. The gate is shut once the kernel
@@ -199,6 +199,9 @@ type Revocation struct {
 	// State says how a change of ports, VLANs, the bridge and netfilter is
 	// noticed: see the constants.
 	State string `json:"state"`
+	// VLANs: changes of VLAN memberships are noticed as State says, or the bridge
+	// does not filter VLANs.
+	VLANs bool `json:"vlans"`
 }
 
 // How a change of state is noticed.
@@ -215,7 +218,7 @@ const (
 
 // AtOnce says whether every change takes effect with the next frame, whatever
 // the daemon is doing.
-func (r Revocation) AtOnce() bool { return r.Entries && r.State != StateNetlink }
+func (r Revocation) AtOnce() bool { return r.Entries && r.State != StateNetlink && r.VLANs }
 
 // Weaker says which guarantee is weaker than it could be; empty if none is.
 func (r Revocation) Weaker() string {
@@ -226,8 +229,8 @@ func (r Revocation) Weaker() string {
 		return "what the bridge deletes or moves is revoked when netlink tells of it, milliseconds later, and by the lease if the daemon hangs"
 	case r.State == StateNetlink:
 		return "changes of ports, VLANs, the bridge and netfilter take effect when netlink tells of them, milliseconds later, and by the lease if the daemon hangs"
-	case r.State == StateLive:
-		return "changes of VLAN memberships take effect when netlink tells of them, milliseconds later"
+	case !r.VLANs:
+		return "changes of VLAN memberships take effect when netlink tells of them, milliseconds later, and by the lease if the daemon hangs"
 	}
 	return ""
 }

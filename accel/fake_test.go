@@ -145,7 +145,7 @@ func sample() *fake {
 			},
 			{
 				Bridge: Bridge{"br1", 30}, Present: true, Synced: true, On: true, Reason: Fast,
-				Revocation: Revocation{Entries: true, State: StateTraced},
+				Revocation: Revocation{Entries: true, State: StateTraced, VLANs: true},
 			},
 			{Bridge: Bridge{Name: "br9"}, On: false, Reason: Off},
 		},

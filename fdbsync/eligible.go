@@ -47,6 +47,7 @@ func keepaliveOf(o bridgeOptions) time.Duration {
 
 // surroundings are what others have put on a port.
 type surroundings struct {
+	inSwitch   bool // it, or a link below it
 	vlanDevice bool
 	netfilter  bool
 	tc         accel.Reason
@@ -68,7 +69,7 @@ func bothWays(l link, s surroundings) accel.Reason {
 		return accel.PortBlocked
 	case l.port.flags&accel.FlagVLANTunnel != 0:
 		return accel.PortVLANTunnel
-	case l.inSwitch:
+	case s.inSwitch:
 		return accel.PortSwitch
 	case s.netfilter:
 		return accel.PortNetfilter

@@ -79,7 +79,7 @@ func TestPortOf(t *testing.T) {
 		{func(l *link, _ *surroundings) { l.flags &^= unix.IFF_UP }, accel.PortDown, accel.PortDown},
 		{func(l *link, _ *surroundings) { l.flags &^= unix.IFF_LOWER_UP }, accel.PortDown, accel.PortDown},
 		{func(l *link, _ *surroundings) { l.port.state = 2 }, accel.PortBlocked, accel.PortBlocked},
-		{func(l *link, _ *surroundings) { l.inSwitch = true }, accel.PortSwitch, accel.PortSwitch},
+		{func(_ *link, s *surroundings) { s.inSwitch = true }, accel.PortSwitch, accel.PortSwitch},
 		{func(_ *link, s *surroundings) { s.vlanDevice = true }, fast, fast},
 		{func(_ *link, s *surroundings) { s.netfilter = true }, accel.PortNetfilter, accel.PortNetfilter},
 		{func(_ *link, s *surroundings) { s.tc = accel.PortForeignTC }, accel.PortForeignTC, accel.PortForeignTC},
@@ -158,6 +158,23 @@ func TestStateNames(t *testing.T) {
 	for state, want := range map[uint8]string{0: "disabled", 3: "forwarding", 4: "blocking", 5: "unknown", 255: "unknown"} {
 		if got := stateName(state); got != want {
 			t.Errorf("state %d is %q, want %q", state, got, want)
+		}
+	}
+}
+
+// A bond of a switch's ports does not say that a switch is below it.
+func TestSwitchBelowALink(t *testing.T) {
+	links := map[int]link{
+		2: {ifindex: 2, inSwitch: true, master: 3}, // a port of the switch, in
+		3: {ifindex: 3},                            // a bond, under
+		4: {ifindex: 4, lower: 3, master: 9},       // a VLAN device, which is a port of
+		9: {ifindex: 9},                            // the bridge, as is
+		5: {ifindex: 5, master: 9},                 // another
+	}
+	in := switchLinks(links)
+	for ifindex, want := range map[int]bool{2: true, 3: true, 4: true, 5: false} {
+		if in[ifindex] != want {
+			t.Errorf("link %d: %v, want %v", ifindex, in[ifindex], want)
 		}
 	}
 }

@@ -308,7 +308,7 @@ func TestBypassNetfilter(t *testing.T) {
 }
 
 func TestLease(t *testing.T) {
-	atOnce := accel.Revocation{Entries: true, State: accel.StateTraced}
+	atOnce := accel.Revocation{Entries: true, State: accel.StateTraced, VLANs: true}
 	for _, c := range []struct {
 		configured time.Duration
 		kernel     accel.Revocation
@@ -316,8 +316,10 @@ func TestLease(t *testing.T) {
 	}{
 		{time.Second, accel.Revocation{}, time.Second},
 		{time.Second, atOnce, time.Second},
-		{0, accel.Revocation{Entries: true, State: accel.StateNetlink}, 2 * time.Second},
-		{0, accel.Revocation{State: accel.StateTraced}, 2 * time.Second},
+		{0, accel.Revocation{Entries: true, State: accel.StateNetlink, VLANs: true}, 2 * time.Second},
+		{0, accel.Revocation{State: accel.StateTraced, VLANs: true}, 2 * time.Second},
+		{0, accel.Revocation{Entries: true, State: accel.StateLive}, 2 * time.Second},
+		{0, accel.Revocation{Entries: true, State: accel.StateLive, VLANs: true}, 0},
 		{0, atOnce, 0},
 	} {
 		s, w := newFakeSyncer(t, "br0")

@@ -291,18 +291,17 @@ func (m *mirror) unwatched() bool {
 	return false
 }
 
-// setGate tells the data plane what changed of the gate. One that opens has a
-// lease from the start.
+// setGate tells the data plane what changed of the gate. An open one has the lease
+// that it needs from the start.
 func (m *mirror) setGate(g accel.Gate) error {
 	if g == m.gate {
 		return nil
 	}
-	opens := g.Reason == accel.Fast && m.gate.Reason != accel.Fast
 	if g.Reason != m.gate.Reason {
 		m.logReason(g.Reason)
 	}
 	m.gate = g
-	if err := m.plane.SetGate(m.link.ifindex, g); err != nil || !opens {
+	if err := m.plane.SetGate(m.link.ifindex, g); err != nil {
 		return err
 	}
 	return m.renew()
@@ -383,7 +382,7 @@ func (m *mirror) takePorts(links map[int]link, fw firewall) (left []int) {
 			left = append(left, ifindex)
 		}
 	}
-	vlanDevices := vlanDevicesOn(links)
+	vlanDevices, inSwitch := vlanDevicesOn(links), switchLinks(links)
 	for ifindex, l := range links {
 		if !m.isPort(l) {
 			continue
@@ -393,8 +392,12 @@ func (m *mirror) takePorts(links map[int]link, fw firewall) (left []int) {
 			p = &member{}
 			m.ports[ifindex] = p
 		}
+		if p.attached && l.seen != p.link.seen {
+			m.lookAtPort(p) // the change may be another's program
+		}
 		p.link = l
 		p.around.vlanDevice, p.around.netfilter = vlanDevices[ifindex], fw.on(l.name) && !m.bypass
+		p.around.inSwitch = inSwitch[ifindex]
 		p.around.filtering = m.link.bridge.vlanFiltering
 	}
 	return left
@@ -410,6 +413,27 @@ func vlanDevicesOn(links map[int]link) map[int]bool {
 		}
 	}
 	return on
+}
+
+// switchLinks are the links that a switch forwards for in hardware, and those above
+// them, such as a bond of its ports, which do not say so themselves
+// (net/core/rtnetlink.c: rtnl_phys_switch_id_fill does not recurse; the bridge
+// does, net/bridge/br_switchdev.c).
+func switchLinks(links map[int]link) map[int]bool {
+	in := make(map[int]bool)
+	for grows := true; grows; {
+		grows = false
+		for ifindex, l := range links {
+			isIn := l.inSwitch || in[ifindex] || in[l.lower]
+			if isIn && (!in[ifindex] || l.master != 0 && !in[l.master]) {
+				in[ifindex], grows = true, true
+				if l.master != 0 {
+					in[l.master] = true
+				}
+			}
+		}
+	}
+	return in
 }
 
 // setPorts tells the data plane what changed of the ports, as far as next lets

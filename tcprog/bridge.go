@@ -100,10 +100,20 @@ func (br *bridge) forgetUnclaimed() {
 	for ifindex, slot := range br.unclaimed {
 		delete(br.unclaimed, ifindex)
 		p := &port{ifindex: ifindex, slot: slot, dir: br.portDir(ifindex)}
-		if err := errors.Join(br.clearSlot(p), br.changes.unwatch(ifindex), p.remove()); err != nil {
+		if err := br.forget(p); err != nil {
 			br.logger.Warn("could not remove what an earlier shunt left on a port", "ifindex", ifindex, "error", err)
 		}
 	}
+}
+
+// forget removes what an earlier daemon left on a port, unless another bridge has
+// the port by now.
+func (br *bridge) forget(p *port) error {
+	err := br.clearSlot(p)
+	if br.changes.holders[p.ifindex] > 0 {
+		return errors.Join(err, removePins(p.dir))
+	}
+	return errors.Join(err, p.remove())
 }
 
 // close ends the fast path and removes everything of the bridge.
@@ -128,8 +138,14 @@ func (br *bridge) close() error {
 
 // revocation says how the kernel's changes reach the bridge's programs.
 func (br *bridge) revocation() accel.Revocation {
-	return accel.Revocation{Entries: len(br.revokers) == len(revokerNames), State: br.changes.state()}
+	return accel.Revocation{
+		Entries: br.isRevoked(), State: br.changes.state(),
+		VLANs: br.changes.mode == modeTraced || br.control.shared.VlanProtocol == 0,
+	}
 }
+
+// isRevoked says whether programs revoke what the kernel deletes or moves.
+func (br *bridge) isRevoked() bool { return len(br.revokers) == len(revokerNames) }
 
 // version is the bridge's version. Read live it is seen from any of its ports;
 // without one no frame comes.

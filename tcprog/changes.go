@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
@@ -28,6 +30,7 @@ type changes struct {
 	watched *ebpf.Map
 	number  *ebpf.Map            // of all changes
 	links   map[string]link.Link // by the name of the program
+	holders map[int]int          // of a device's watch: bridges that have it as a port, and itself
 
 	mu    sync.Mutex // of the two below
 	look  *ebpf.Program
@@ -47,7 +50,7 @@ func openChanges(ns accel.Namespace, logger *slog.Logger) (*changes, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the BPF objects: %w", err)
 	}
-	c := &changes{links: make(map[string]link.Link)}
+	c := &changes{links: make(map[string]link.Link), holders: make(map[int]int)}
 	if c.watched, err = ebpf.NewMap(spec.Maps[traceMapWatched]); err != nil {
 		return nil, fmt.Errorf("make the map of watched devices: %w", err)
 	}
@@ -61,6 +64,7 @@ func openChanges(ns accel.Namespace, logger *slog.Logger) (*changes, error) {
 	}
 	live := c.readLive()
 	if live == nil {
+		logger.Debug("the kernel's state is read with every frame, since its functions cannot be traced", "error", traced)
 		c.mode = modeLive
 		return c, nil
 	}
@@ -95,11 +99,58 @@ func loadTracePrograms(ns accel.Namespace, spec *ebpf.CollectionSpec, maps map[s
 	if err := spec.Variables["netns_inode"].Set(uint32(ns.Inode)); err != nil {
 		return nil, fmt.Errorf("name the namespace: %w", err)
 	}
+	if err := dropAbsent(spec); err != nil {
+		return nil, err
+	}
 	all, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps})
 	if err != nil {
 		return nil, fmt.Errorf("load the tracing programs: %w", err)
 	}
 	return all, nil
+}
+
+// dispensable are the functions of parts that a kernel may lack; then they cannot
+// change anything either.
+var dispensable = map[string]bool{
+	"tcx_prog_attach": true, "tcx_link_attach": true, "mini_qdisc_pair_swap": true, "vlan_vid_add": true,
+	"br_vlan_notify": true, "br_vlan_process_options": true, "nbp_vlan_add": true,
+	"nbp_vlan_delete": true, "nbp_vlan_flush": true, "__br_vlan_set_proto": true,
+}
+
+// dropAbsent takes out the programs for functions that this kernel does not have
+// and need not have.
+func dropAbsent(spec *ebpf.CollectionSpec) error {
+	own, err := functions(btf.LoadKernelSpec())
+	if err != nil {
+		return fmt.Errorf("look for the kernel's functions: %w", err)
+	}
+	bridges, err := functions(btf.LoadKernelModuleSpec("bridge"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) { // no module: it is built in
+		return fmt.Errorf("look for the bridge's functions: %w", err)
+	}
+	for name, program := range spec.Programs {
+		if dispensable[program.AttachTo] && !own[program.AttachTo] && !bridges[program.AttachTo] {
+			delete(spec.Programs, name)
+		}
+	}
+	return nil
+}
+
+// functions says which of the dispensable functions there are.
+func functions(types *btf.Spec, err error) (map[string]bool, error) {
+	if err != nil {
+		return nil, err
+	}
+	have := make(map[string]bool)
+	for name := range dispensable {
+		var f *btf.Func
+		err := types.TypeByName(name, &f)
+		if err != nil && !errors.Is(err, btf.ErrNotFound) {
+			return nil, err
+		}
+		have[name] = err == nil
+	}
+	return have, nil
 }
 
 // pin makes the tracing programs outlive the daemon for as long as dir does, in
@@ -171,10 +222,17 @@ func (c *changes) watch(ifindex int, isBridge bool) error {
 	if err := c.watched.Update(uint32(ifindex), w, ebpf.UpdateAny); err != nil {
 		return fmt.Errorf("watch device %d: %w", ifindex, err)
 	}
+	c.holders[ifindex]++
 	return nil
 }
 
+// unwatch undoes one watch. A port that went from one bridge to another has two
+// for a while.
 func (c *changes) unwatch(ifindex int) error {
+	if c.holders[ifindex]--; c.holders[ifindex] > 0 {
+		return nil
+	}
+	delete(c.holders, ifindex)
 	err := c.watched.Delete(uint32(ifindex))
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		return nil

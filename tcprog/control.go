@@ -64,9 +64,9 @@ func (c *control) setGate(g accel.Gate) {
 	atomic.StoreUint32(&c.shared.Flags, gateFlags(g))
 	atomic.StoreUint32(&c.shared.VlanProtocol, uint32(g.VLANProtocol))
 	atomic.StoreUint64(&c.shared.KeepaliveNs, uint64(g.Keepalive.Nanoseconds()))
-	atomic.StoreUint64(&c.shared.Seen, g.Seen)
 	atomic.StoreUint32(&c.shared.Reason, uint32(g.Reason))
-	c.bumpAll()
+	c.bumpAll() // who read half of each must not meet the open page
+	atomic.StoreUint64(&c.shared.Seen, g.Seen)
 }
 
 func gateFlags(g accel.Gate) (flags uint32) {

@@ -55,7 +55,7 @@ func tryProgram() error {
 // checkRevocation tries how changes in the kernel would reach the programs.
 func checkRevocation() accel.Finding {
 	entries, traced, live := tryRevokers(), tryTrace(), tryLive()
-	r := accel.Revocation{Entries: entries == nil, State: accel.StateNetlink}
+	r := accel.Revocation{Entries: entries == nil, State: accel.StateNetlink, VLANs: traced == nil}
 	switch {
 	case traced == nil:
 		r.State = accel.StateTraced

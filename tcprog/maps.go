@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 
@@ -67,13 +68,14 @@ func loadSpec(maxStations int) (*ebpf.CollectionSpec, error) {
 }
 
 // openMaps returns the bridge's shared maps: those pinned in dir if all of them
-// are there and fit, and else new ones, which it pins.
+// are there and fit, and else new ones, which it pins. Then everything else of the
+// bridge goes, programs of another schema too.
 func openMaps(dir string, spec *ebpf.CollectionSpec) (maps map[string]*ebpf.Map, adopted bool, err error) {
 	maps, err = adoptMaps(dir, spec)
 	if err == nil {
 		return maps, true, nil
 	}
-	if err := removePins(dir); err != nil {
+	if err := removePins(filepath.Dir(dir)); err != nil {
 		return nil, false, err
 	}
 	maps, err = createMaps(dir, spec)
@@ -146,6 +148,26 @@ func removePins(dir string) error {
 		return fmt.Errorf("remove the pins in %s: %w", dir, err)
 	}
 	return nil
+}
+
+// removeDeadBridges removes the pins of bridges that were deleted while no daemon
+// ran: tracing programs hang on them, of which a function takes only so many.
+func removeDeadBridges(root string) error {
+	dirs, err := filepath.Glob(filepath.Join(root, "bridge-*"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, dir := range dirs {
+		var ifindex int
+		if _, err := fmt.Sscanf(filepath.Base(dir), "bridge-%d", &ifindex); err != nil {
+			continue
+		}
+		if _, err := net.InterfaceByIndex(ifindex); err != nil {
+			errs = append(errs, removePins(dir))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // removeEmptyParents removes dir and the shunt directories above it, as far as

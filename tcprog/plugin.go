@@ -68,14 +68,12 @@ func (d *Dataplane) Start(context.Context) error {
 	if mounted {
 		d.logger.Info("mounted a bpffs for the pins", "path", bpffs)
 	}
-	changes, err := openChanges(d.namespace, d.logger)
-	if err != nil {
-		return err
+	if err := removeDeadBridges(pinRoot(d.namespace)); err != nil {
+		d.logger.Warn("could not remove what is left of bridges that are gone", "error", err)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.attach = hook
-	d.changes = changes
 	d.bridges = make(map[int]*bridge)
 	return nil
 }
@@ -105,12 +103,24 @@ func (d *Dataplane) OpenBridge(b accel.Bridge) error {
 	if d.bridges[b.Ifindex] != nil {
 		return nil
 	}
+	if err := d.noticeChanges(); err != nil {
+		return fmt.Errorf("open bridge %s: %w", b.Name, err)
+	}
 	br, err := openBridge(d.namespace, b, d.maxStations, d.attach, d.changes, d.logger)
 	if err != nil {
 		return fmt.Errorf("open bridge %s: %w", b.Name, err)
 	}
 	d.bridges[b.Ifindex] = br
 	return nil
+}
+
+// noticeChanges begins with the first bridge: before, the module that has the
+// functions to trace may not be there.
+func (d *Dataplane) noticeChanges() (err error) {
+	if d.changes == nil {
+		d.changes, err = openChanges(d.namespace, d.logger)
+	}
+	return err
 }
 
 // CloseBridge shuts the gate, detaches every port and removes all maps and

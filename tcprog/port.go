@@ -105,7 +105,8 @@ func (br *bridge) programSpec(slot uint32) (*ebpf.CollectionSpec, map[string]*eb
 	spec := br.spec.Copy()
 	err := errors.Join(
 		spec.Variables["slot"].Set(slot),
-		spec.Variables["revocation"].Set(br.changes.mode))
+		spec.Variables["revocation"].Set(br.changes.mode),
+		spec.Variables["entries_traced"].Set(br.isRevoked()))
 	if err != nil {
 		return nil, nil, fmt.Errorf("set the constants of the program: %w", err)
 	}
@@ -173,10 +174,10 @@ func (br *bridge) store(p *port, rec shuntPort, vlans accel.VLANs) error {
 	if err == nil {
 		err = errors.Join(br.put(p.slot, barred(rec)), br.storeVLANs(p.slot, p.vlans, vlans))
 	}
+	br.control.bumpAll() // who read half of each must not meet the open record
 	if err == nil {
 		err = br.put(p.slot, rec)
 	}
-	br.control.bumpAll()
 	if err != nil {
 		br.control.shut(accel.Syncing)
 		return fmt.Errorf("store port slot %d: %w", p.slot, err)

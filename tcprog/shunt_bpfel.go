@@ -134,6 +134,7 @@ const (
 	shuntProgShuntExplain = "shunt_explain"
 	shuntProgShuntIngress = "shunt_ingress"
 	shuntProgShuntLook    = "shunt_look"
+	shuntVarEntriesTraced = "entries_traced"
 	shuntVarRevocation    = "revocation"
 	shuntVarSlot          = "slot"
 )
@@ -206,8 +207,9 @@ type shuntMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type shuntVariableSpecs struct {
-	Revocation *ebpf.VariableSpec `ebpf:"revocation"`
-	Slot       *ebpf.VariableSpec `ebpf:"slot"`
+	EntriesTraced *ebpf.VariableSpec `ebpf:"entries_traced"`
+	Revocation    *ebpf.VariableSpec `ebpf:"revocation"`
+	Slot          *ebpf.VariableSpec `ebpf:"slot"`
 }
 
 // shuntObjects contains all objects after they have been loaded into the kernel.
@@ -263,8 +265,9 @@ func (m *shuntMaps) Close() error {
 //
 // It can be passed to loadShuntObjects or ebpf.CollectionSpec.LoadAndAssign.
 type shuntVariables struct {
-	Revocation *ebpf.Variable `ebpf:"revocation"`
-	Slot       *ebpf.Variable `ebpf:"slot"`
+	EntriesTraced *ebpf.Variable `ebpf:"entries_traced"`
+	Revocation    *ebpf.Variable `ebpf:"revocation"`
+	Slot          *ebpf.Variable `ebpf:"slot"`
 }
 
 // shuntPrograms contains all programs after they have been loaded into the kernel.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"log/slog"
 	"os"
+	"os/exec"
 	"regexp"
 	"runtime"
 	"slices"
@@ -93,6 +94,11 @@ func newLab(t *testing.T, attach string) *lab {
 	if err := syscall.Stat("/proc/thread-self/ns/net", &st); err != nil {
 		t.Fatal(err)
 	}
+	// What is pinned for a bridge that is gone would be removed.
+	add := exec.Command("ip", "link", "add", "name", "br0", "index", strconv.Itoa(testBridge), "type", "bridge")
+	if out, err := add.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", add, err, out)
+	}
 	l := &lab{t: t, ns: accel.Namespace{Inode: st.Ino}}
 	l.d = l.newDataplane(attach)
 	t.Cleanup(func() {
@@ -118,6 +124,7 @@ func (l *lab) newDataplane(attach string) *Dataplane {
 		l.t.Fatal(err)
 	}
 	// The ports of these tests are no bridge ports: there is nothing to read.
+	l.must(d.noticeChanges())
 	d.changes.mode = modeNetlink
 	return d
 }
@@ -137,17 +144,39 @@ func (l *lab) open() *bridge {
 	l.t.Helper()
 	l.must(l.d.OpenBridge(accel.Bridge{Name: "br0", Ifindex: testBridge}))
 	br := l.d.bridges[testBridge]
+	l.stopRevokers(br)
 	l.must(l.d.AttachPort(testBridge, accel.Port{Name: "lo", Ifindex: loopback, MTU: 1500, Flags: accel.FlagLearning}))
-	slot, err := br.slots.next()
-	l.must(err)
-	br.ports[otherPort] = &port{ifindex: otherPort, slot: slot, dir: br.portDir(otherPort), hook: noHook{}}
-	l.must(l.d.SetPort(testBridge, accel.Port{Name: "other", Ifindex: otherPort, MTU: 1500, Flags: accel.FlagLearning}))
+	l.addPort(br, accel.Port{Name: "other", Ifindex: otherPort, MTU: 1500, Flags: accel.FlagLearning})
 	l.learn(accel.Station{StationKey: key(alice), Port: loopback})
 	l.learn(accel.Station{StationKey: key(bob), Port: otherPort})
 	l.learn(accel.Station{StationKey: key(host), Local: true})
 	l.openGate(accel.Gate{Keepalive: time.Hour})
 	l.send(frame(alice, bob)) // the first frame is the keepalive
 	return br
+}
+
+// addPort makes a port that exists in the maps only.
+func (l *lab) addPort(br *bridge, p accel.Port) {
+	l.t.Helper()
+	slot, err := br.slots.next()
+	l.must(err)
+	l.must(l.d.changes.watch(p.Ifindex, false))
+	br.ports[p.Ifindex] = &port{ifindex: p.Ifindex, slot: slot, dir: br.portDir(p.Ifindex), hook: noHook{}}
+	p.Seen = l.d.Version(p.Ifindex)
+	l.must(l.d.SetPort(testBridge, p))
+}
+
+// stopRevokers leaves moves to the port programs: no bridge is there that would
+// tell of them.
+func (l *lab) stopRevokers(br *bridge) {
+	l.t.Helper()
+	if !br.isRevoked() {
+		l.t.Fatal("the programs at the bridge's tracepoints are not attached")
+	}
+	for _, r := range br.revokers {
+		l.must(r.Close())
+	}
+	br.revokers = nil
 }
 
 // noHook stands in for the hook of a port that has no device.

@@ -92,29 +92,33 @@ type traceWatch struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	traceMapBridge                    = "bridge"
-	traceMapChanges                   = "changes"
-	traceMapCounters                  = "counters"
-	traceMapFlows                     = "flows"
-	traceMapPorts                     = "ports"
-	traceMapStations                  = "stations"
-	traceMapVlans                     = "vlans"
-	traceMapWatched                   = "watched"
-	traceProgShuntBrDeviceEvent       = "shunt_br_device_event"
-	traceProgShuntBrManagePromisc     = "shunt_br_manage_promisc"
-	traceProgShuntBrOptToggle         = "shunt_br_opt_toggle"
-	traceProgShuntBrPortFillSlaveInfo = "shunt_br_port_fill_slave_info"
-	traceProgShuntBrPortFlagsChange   = "shunt_br_port_flags_change"
-	traceProgShuntBrSetAgeingTime     = "shunt_br_set_ageing_time"
-	traceProgShuntBrSetState          = "shunt_br_set_state"
-	traceProgShuntBrVlanNotify        = "shunt_br_vlan_notify"
-	traceProgShuntBrVlanSetProto      = "shunt_br_vlan_set_proto"
-	traceProgShuntNbpVlanAdd          = "shunt_nbp_vlan_add"
-	traceProgShuntNbpVlanDelete       = "shunt_nbp_vlan_delete"
-	traceProgShuntNbpVlanFlush        = "shunt_nbp_vlan_flush"
-	traceProgShuntNfRegisterNetHook   = "shunt_nf_register_net_hook"
-	traceProgShuntVlanVidAdd          = "shunt_vlan_vid_add"
-	traceVarNetnsInode                = "netns_inode"
+	traceMapBridge                     = "bridge"
+	traceMapChanges                    = "changes"
+	traceMapCounters                   = "counters"
+	traceMapFlows                      = "flows"
+	traceMapPorts                      = "ports"
+	traceMapStations                   = "stations"
+	traceMapVlans                      = "vlans"
+	traceMapWatched                    = "watched"
+	traceProgShuntBrDeviceEvent        = "shunt_br_device_event"
+	traceProgShuntBrManagePromisc      = "shunt_br_manage_promisc"
+	traceProgShuntBrOptToggle          = "shunt_br_opt_toggle"
+	traceProgShuntBrPortFillSlaveInfo  = "shunt_br_port_fill_slave_info"
+	traceProgShuntBrPortFlagsChange    = "shunt_br_port_flags_change"
+	traceProgShuntBrSetAgeingTime      = "shunt_br_set_ageing_time"
+	traceProgShuntBrSetState           = "shunt_br_set_state"
+	traceProgShuntBrVlanNotify         = "shunt_br_vlan_notify"
+	traceProgShuntBrVlanProcessOptions = "shunt_br_vlan_process_options"
+	traceProgShuntBrVlanSetProto       = "shunt_br_vlan_set_proto"
+	traceProgShuntMiniQdiscPairSwap    = "shunt_mini_qdisc_pair_swap"
+	traceProgShuntNbpVlanAdd           = "shunt_nbp_vlan_add"
+	traceProgShuntNbpVlanDelete        = "shunt_nbp_vlan_delete"
+	traceProgShuntNbpVlanFlush         = "shunt_nbp_vlan_flush"
+	traceProgShuntNfRegisterNetHook    = "shunt_nf_register_net_hook"
+	traceProgShuntTcxLinkAttach        = "shunt_tcx_link_attach"
+	traceProgShuntTcxProgAttach        = "shunt_tcx_prog_attach"
+	traceProgShuntVlanVidAdd           = "shunt_vlan_vid_add"
+	traceVarNetnsInode                 = "netns_inode"
 )
 
 // loadTrace returns the embedded CollectionSpec for trace.
@@ -159,20 +163,24 @@ type traceSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type traceProgramSpecs struct {
-	ShuntBrDeviceEvent       *ebpf.ProgramSpec `ebpf:"shunt_br_device_event"`
-	ShuntBrManagePromisc     *ebpf.ProgramSpec `ebpf:"shunt_br_manage_promisc"`
-	ShuntBrOptToggle         *ebpf.ProgramSpec `ebpf:"shunt_br_opt_toggle"`
-	ShuntBrPortFillSlaveInfo *ebpf.ProgramSpec `ebpf:"shunt_br_port_fill_slave_info"`
-	ShuntBrPortFlagsChange   *ebpf.ProgramSpec `ebpf:"shunt_br_port_flags_change"`
-	ShuntBrSetAgeingTime     *ebpf.ProgramSpec `ebpf:"shunt_br_set_ageing_time"`
-	ShuntBrSetState          *ebpf.ProgramSpec `ebpf:"shunt_br_set_state"`
-	ShuntBrVlanNotify        *ebpf.ProgramSpec `ebpf:"shunt_br_vlan_notify"`
-	ShuntBrVlanSetProto      *ebpf.ProgramSpec `ebpf:"shunt_br_vlan_set_proto"`
-	ShuntNbpVlanAdd          *ebpf.ProgramSpec `ebpf:"shunt_nbp_vlan_add"`
-	ShuntNbpVlanDelete       *ebpf.ProgramSpec `ebpf:"shunt_nbp_vlan_delete"`
-	ShuntNbpVlanFlush        *ebpf.ProgramSpec `ebpf:"shunt_nbp_vlan_flush"`
-	ShuntNfRegisterNetHook   *ebpf.ProgramSpec `ebpf:"shunt_nf_register_net_hook"`
-	ShuntVlanVidAdd          *ebpf.ProgramSpec `ebpf:"shunt_vlan_vid_add"`
+	ShuntBrDeviceEvent        *ebpf.ProgramSpec `ebpf:"shunt_br_device_event"`
+	ShuntBrManagePromisc      *ebpf.ProgramSpec `ebpf:"shunt_br_manage_promisc"`
+	ShuntBrOptToggle          *ebpf.ProgramSpec `ebpf:"shunt_br_opt_toggle"`
+	ShuntBrPortFillSlaveInfo  *ebpf.ProgramSpec `ebpf:"shunt_br_port_fill_slave_info"`
+	ShuntBrPortFlagsChange    *ebpf.ProgramSpec `ebpf:"shunt_br_port_flags_change"`
+	ShuntBrSetAgeingTime      *ebpf.ProgramSpec `ebpf:"shunt_br_set_ageing_time"`
+	ShuntBrSetState           *ebpf.ProgramSpec `ebpf:"shunt_br_set_state"`
+	ShuntBrVlanNotify         *ebpf.ProgramSpec `ebpf:"shunt_br_vlan_notify"`
+	ShuntBrVlanProcessOptions *ebpf.ProgramSpec `ebpf:"shunt_br_vlan_process_options"`
+	ShuntBrVlanSetProto       *ebpf.ProgramSpec `ebpf:"shunt_br_vlan_set_proto"`
+	ShuntMiniQdiscPairSwap    *ebpf.ProgramSpec `ebpf:"shunt_mini_qdisc_pair_swap"`
+	ShuntNbpVlanAdd           *ebpf.ProgramSpec `ebpf:"shunt_nbp_vlan_add"`
+	ShuntNbpVlanDelete        *ebpf.ProgramSpec `ebpf:"shunt_nbp_vlan_delete"`
+	ShuntNbpVlanFlush         *ebpf.ProgramSpec `ebpf:"shunt_nbp_vlan_flush"`
+	ShuntNfRegisterNetHook    *ebpf.ProgramSpec `ebpf:"shunt_nf_register_net_hook"`
+	ShuntTcxLinkAttach        *ebpf.ProgramSpec `ebpf:"shunt_tcx_link_attach"`
+	ShuntTcxProgAttach        *ebpf.ProgramSpec `ebpf:"shunt_tcx_prog_attach"`
+	ShuntVlanVidAdd           *ebpf.ProgramSpec `ebpf:"shunt_vlan_vid_add"`
 }
 
 // traceMapSpecs contains maps before they are loaded into the kernel.
@@ -250,20 +258,24 @@ type traceVariables struct {
 //
 // It can be passed to loadTraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tracePrograms struct {
-	ShuntBrDeviceEvent       *ebpf.Program `ebpf:"shunt_br_device_event"`
-	ShuntBrManagePromisc     *ebpf.Program `ebpf:"shunt_br_manage_promisc"`
-	ShuntBrOptToggle         *ebpf.Program `ebpf:"shunt_br_opt_toggle"`
-	ShuntBrPortFillSlaveInfo *ebpf.Program `ebpf:"shunt_br_port_fill_slave_info"`
-	ShuntBrPortFlagsChange   *ebpf.Program `ebpf:"shunt_br_port_flags_change"`
-	ShuntBrSetAgeingTime     *ebpf.Program `ebpf:"shunt_br_set_ageing_time"`
-	ShuntBrSetState          *ebpf.Program `ebpf:"shunt_br_set_state"`
-	ShuntBrVlanNotify        *ebpf.Program `ebpf:"shunt_br_vlan_notify"`
-	ShuntBrVlanSetProto      *ebpf.Program `ebpf:"shunt_br_vlan_set_proto"`
-	ShuntNbpVlanAdd          *ebpf.Program `ebpf:"shunt_nbp_vlan_add"`
-	ShuntNbpVlanDelete       *ebpf.Program `ebpf:"shunt_nbp_vlan_delete"`
-	ShuntNbpVlanFlush        *ebpf.Program `ebpf:"shunt_nbp_vlan_flush"`
-	ShuntNfRegisterNetHook   *ebpf.Program `ebpf:"shunt_nf_register_net_hook"`
-	ShuntVlanVidAdd          *ebpf.Program `ebpf:"shunt_vlan_vid_add"`
+	ShuntBrDeviceEvent        *ebpf.Program `ebpf:"shunt_br_device_event"`
+	ShuntBrManagePromisc      *ebpf.Program `ebpf:"shunt_br_manage_promisc"`
+	ShuntBrOptToggle          *ebpf.Program `ebpf:"shunt_br_opt_toggle"`
+	ShuntBrPortFillSlaveInfo  *ebpf.Program `ebpf:"shunt_br_port_fill_slave_info"`
+	ShuntBrPortFlagsChange    *ebpf.Program `ebpf:"shunt_br_port_flags_change"`
+	ShuntBrSetAgeingTime      *ebpf.Program `ebpf:"shunt_br_set_ageing_time"`
+	ShuntBrSetState           *ebpf.Program `ebpf:"shunt_br_set_state"`
+	ShuntBrVlanNotify         *ebpf.Program `ebpf:"shunt_br_vlan_notify"`
+	ShuntBrVlanProcessOptions *ebpf.Program `ebpf:"shunt_br_vlan_process_options"`
+	ShuntBrVlanSetProto       *ebpf.Program `ebpf:"shunt_br_vlan_set_proto"`
+	ShuntMiniQdiscPairSwap    *ebpf.Program `ebpf:"shunt_mini_qdisc_pair_swap"`
+	ShuntNbpVlanAdd           *ebpf.Program `ebpf:"shunt_nbp_vlan_add"`
+	ShuntNbpVlanDelete        *ebpf.Program `ebpf:"shunt_nbp_vlan_delete"`
+	ShuntNbpVlanFlush         *ebpf.Program `ebpf:"shunt_nbp_vlan_flush"`
+	ShuntNfRegisterNetHook    *ebpf.Program `ebpf:"shunt_nf_register_net_hook"`
+	ShuntTcxLinkAttach        *ebpf.Program `ebpf:"shunt_tcx_link_attach"`
+	ShuntTcxProgAttach        *ebpf.Program `ebpf:"shunt_tcx_prog_attach"`
+	ShuntVlanVidAdd           *ebpf.Program `ebpf:"shunt_vlan_vid_add"`
 }
 
 func (p *tracePrograms) Close() error {
@@ -276,11 +288,15 @@ func (p *tracePrograms) Close() error {
 		p.ShuntBrSetAgeingTime,
 		p.ShuntBrSetState,
 		p.ShuntBrVlanNotify,
+		p.ShuntBrVlanProcessOptions,
 		p.ShuntBrVlanSetProto,
+		p.ShuntMiniQdiscPairSwap,
 		p.ShuntNbpVlanAdd,
 		p.ShuntNbpVlanDelete,
 		p.ShuntNbpVlanFlush,
 		p.ShuntNfRegisterNetHook,
+		p.ShuntTcxLinkAttach,
+		p.ShuntTcxProgAttach,
 		p.ShuntVlanVidAdd,
 	)
 }

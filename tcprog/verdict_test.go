@@ -1,6 +1,7 @@
 package tcprog
 
 import (
+	"encoding/binary"
 	"slices"
 	"testing"
 	"time"
@@ -150,7 +151,6 @@ func TestVersionsVoidRecords(t *testing.T) {
 	l := newLab(t, "auto")
 	l.d.changes.mode = modeTraced
 	br := l.open()
-	l.must(l.d.changes.watch(otherPort, false))
 	in := accel.Port{Name: "lo", Ifindex: loopback, MTU: 1500, Flags: accel.FlagLearning}
 	out := accel.Port{Name: "other", Ifindex: otherPort, MTU: 1500}
 	for _, c := range []struct {
@@ -232,12 +232,11 @@ func TestNeighbourDiscoveryIsLeftToTheBridge(t *testing.T) {
 func TestExplainChangesNothing(t *testing.T) {
 	l := newLab(t, "auto")
 	br := l.open()
-	l.openGate(accel.Gate{Keepalive: time.Hour, CheckIP: true, CheckND: true})
+	l.openGate(accel.Gate{Keepalive: time.Millisecond, CheckIP: true, CheckND: true})
+	l.must(br.maps[shuntMapStations].Put(keyOf(key(alice)), shuntStation{Slot: br.ports[loopback].slot, Flags: stationActive}))
 	before := l.snapshot(br)
 	frames := map[string][]byte{
 		"known": frame(alice, bob), "moved": frame(bob, alice), "unknown": frame(carol, bob),
-		"header": ipv4(func(h []byte) { h[10] ^= 1 }), "discovery": ipv6(func(h []byte) { h[6], h[40] = 58, 135 }),
-		"too long": frameOf(alice, bob, testEtherType, make([]byte, 1600)),
 	}
 	said := make(map[string]accel.Reason)
 	for name, data := range frames {
@@ -246,7 +245,10 @@ func TestExplainChangesNothing(t *testing.T) {
 	if after := l.snapshot(br); !cmp.Equal(before, after) {
 		t.Errorf("explain changed something: %s", cmp.Diff(before, after))
 	}
-	for _, name := range []string{"known", "unknown", "header", "discovery", "too long", "moved"} {
+	if said["known"] != accel.Keepalive {
+		t.Errorf("a source that the bridge has not seen is %s", said["known"])
+	}
+	for _, name := range []string{"known", "unknown", "moved"} {
 		if reason, _ := l.send(frames[name]); reason != said[name] {
 			t.Errorf("%s: explained as %s, and counted as %s", name, said[name], reason)
 		}
@@ -272,6 +274,20 @@ func (l *lab) snapshot(br *bridge) map[string]any {
 	l.must(rows.Err())
 	all["flows"] = slices.Clone(flows)
 	return all
+}
+
+// What every frame must pass is explained too, cached or not.
+func TestExplainLooksAtTheFrame(t *testing.T) {
+	l := newLab(t, "auto")
+	l.open()
+	l.openGate(accel.Gate{Keepalive: time.Hour, CheckIP: true, CheckND: true})
+	for _, data := range [][]byte{
+		ipv4(unchanged), ipv4(func(h []byte) { h[10] ^= 1 }),
+		ipv6(func(h []byte) { h[6], h[40] = 58, 135 }),
+		frameOf(alice, bob, testEtherType, make([]byte, 1600)),
+	} {
+		l.expect(data, l.ask(data, 0, 0).Reason)
+	}
 }
 
 func TestExplainNamesTheEntries(t *testing.T) {
@@ -305,4 +321,110 @@ func TestRecordIsBarredWhileItChanges(t *testing.T) {
 	l.expect(frame(alice, bob), accel.PortEgress)
 	l.must(br.store(other, other.record, other.vlans))
 	l.expect(frame(alice, bob), accel.Fast)
+}
+
+// A decision that fails leaves alone what the cache holds in its place: another
+// flow's, with its tag.
+func TestFailedDecisionLeavesTheCacheAlone(t *testing.T) {
+	l := newLab(t, "auto")
+	l.d.changes.mode = modeTraced
+	br := l.open()
+	member := accel.NewVLANs([]accel.VLAN{{VID: 10, Untagged: true, Forwarding: true}})
+	trunk := accel.NewVLANs([]accel.VLAN{{VID: 10, Forwarding: true}})
+	l.setBoth(
+		accel.Port{Name: "lo", Ifindex: loopback, MTU: 1500, Flags: accel.FlagLearning, PVID: 10, VLANs: member},
+		accel.Port{Name: "other", Ifindex: otherPort, MTU: 1500, VLANs: trunk})
+	const access = 78
+	l.addPort(br, accel.Port{Name: "access", Ifindex: access, MTU: 1500, VLANs: member})
+	in := br.ports[loopback].slot
+	dave := collidingSource(in, alice, bob, carol)
+	for mac, port := range map[accel.MAC]int{alice: loopback, dave: loopback, bob: otherPort, carol: access} {
+		l.learn(accel.Station{StationKey: accel.StationKey{MAC: mac, VID: 10}, Port: port})
+	}
+	l.openGate(accel.Gate{Keepalive: time.Hour, VLANProtocol: dot1q, Seen: l.d.Version(testBridge)})
+	l.showAll(10)
+	l.expect(frame(alice, bob), accel.Fast)
+
+	k := keyOf(accel.StationKey{MAC: dave, VID: 10})
+	l.openKeepalive(br, k)
+	l.expect(frame(dave, carol), accel.Keepalive)
+	var perCPU []shuntFlow
+	l.must(br.maps[shuntMapFlows].Lookup(uint32(flowIndex(in, alice, bob)), &perCPU))
+	for _, f := range perCPU {
+		if f.Source != 0 && (f.Action != tagPush || f.Push != 10) {
+			t.Errorf("alice's flow has action %d and pushes %d now", f.Action, f.Push)
+		}
+	}
+}
+
+// openKeepalive makes the bridge due to see the station.
+func (l *lab) openKeepalive(br *bridge, k shuntStationKey) {
+	l.t.Helper()
+	var rec shuntStation
+	l.must(br.maps[shuntMapStations].Lookup(k, &rec))
+	rec.SeenNs = uint64(coarseNow(l.t)) + 1 // more than any keepalive ago, counted without a sign
+	l.must(br.maps[shuntMapStations].Put(k, rec))
+}
+
+// flowIndex is flow_of in bpf/shunt.c, for an untagged frame.
+func flowIndex(slot uint32, source, destination accel.MAC) uint64 {
+	d := number(destination) | uint64(slot)<<48
+	return (number(source) ^ d*0x9E3779B97F4A7C15) * 0xD6E8FEB86659FD93 >> (64 - flowsBits)
+}
+
+const flowsBits = 12 // FLOWS_BITS in bpf/maps.h
+
+func number(m accel.MAC) uint64 {
+	return binary.LittleEndian.Uint64(append(m[:], 0, 0))
+}
+
+// collidingSource finds an address whose flow to other has the place in the cache
+// of the flow from source to destination.
+func collidingSource(slot uint32, source, destination, other accel.MAC) accel.MAC {
+	for i := uint32(0); ; i++ {
+		m := accel.MAC{2, 0x44}
+		binary.BigEndian.PutUint32(m[2:], i)
+		if flowIndex(slot, m, other) == flowIndex(slot, source, destination) {
+			return m
+		}
+	}
+}
+
+// A device that nobody watches has no version that a record could be true for.
+func TestUnwatchedPortIsNotUsed(t *testing.T) {
+	l := newLab(t, "auto")
+	l.d.changes.mode = modeTraced
+	l.open()
+	delete(l.d.changes.holders, otherPort)
+	l.must(l.d.changes.unwatch(otherPort))
+	l.setBoth(plainPort(loopback), plainPort(otherPort))
+	l.openGate(accel.Gate{Keepalive: time.Hour, Seen: l.d.Version(testBridge)})
+	l.expect(frame(alice, bob), accel.PortChanged)
+}
+
+func plainPort(ifindex int) accel.Port {
+	return accel.Port{Name: "p", Ifindex: ifindex, MTU: 1500, Flags: accel.FlagLearning}
+}
+
+// A port that went from one bridge to another while no daemon ran stays the
+// other's when the first forgets it.
+func TestPortOfAnotherBridgeIsLeftToIt(t *testing.T) {
+	for _, attach := range []string{"tcx", "clsact"} {
+		t.Run(attach, func(t *testing.T) {
+			l := newLab(t, attach)
+			l.open()
+			l.must(l.d.OpenBridge(accel.Bridge{Name: "br1", Ifindex: testBridge + 1}))
+			first := l.d.bridges[testBridge+1]
+			first.unclaimed[loopback] = 9
+			first.slots.take(9)
+			first.forgetUnclaimed()
+			if n := programsOnLoopback(t, attach); n != 1 {
+				t.Errorf("%d programs are on the port, want 1", n)
+			}
+			if l.d.changes.ofDevice(loopback).version == 0 {
+				t.Error("nobody watches the port any more")
+			}
+			l.expect(frame(alice, bob), accel.Fast)
+		})
+	}
 }

@@ -49,7 +49,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "a change of a port ends cached flows",
-		file: "tcprog/port.go", old: "	br.control.bumpAll()\n	if err != nil {\n", new: "	if err != nil {\n",
+		file: "tcprog/port.go", old: "	br.control.bumpAll()\n	if err == nil {\n		err = errors.Join(", new: "	if err == nil {\n		err = errors.Join(",
 		pkg: "./tcprog", run: "TestChangesReachCachedFlows",
 	},
 	{
@@ -164,7 +164,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "what the kernel replaces is revoked without the daemon",
-		file: "tcprog/bpf/revoke.c", old: "	if (in_namespace(dev))\n", new: "	if (!dev)\n",
+		file: "tcprog/bpf/revoke.c", old: "	if (!in_namespace(dev))\n		return 0;\n	forget(addr, vid, true);\n", new: "	if (!in_namespace(dev))\n		return 0;\n",
 		pkg: "./integration", run: "TestRevocationNeedsNoDaemon/replace",
 	},
 	{

@@ -13,26 +13,33 @@ func init() {
 	c("a VLAN that does not forward is the bridge's", "flags && (*flags & VLAN_FORWARDING) ? flags : NULL", "flags", "TestVLANs")
 	c("ingress membership", "	if (c->vlan_protocol && f->vid && !membership(f->slot, f->vid))\n		return VLAN_INGRESS;\n", "", "TestVLANs")
 	c("egress membership", "	if (!vlan)\n		return VLAN_EGRESS;\n", "	if (!vlan)\n		return FAST;\n", "TestVLANs")
-	c("the tag is taken off", "		flow->action = TAG_POP;\n", "		flow->action = TAG_KEEP;\n", "TestVLANs")
-	c("the tag is put on", "		flow->action = TAG_PUSH;\n", "		flow->action = TAG_KEEP;\n", "TestVLANs")
+	c("the tag is taken off", "		tagging->action = TAG_POP;\n", "		tagging->action = TAG_KEEP;\n", "TestVLANs")
+	c("the tag is put on", "		tagging->action = TAG_PUSH;\n", "		tagging->action = TAG_KEEP;\n", "TestVLANs")
 	c("VLAN devices take their frames first", "in->flags & PORT_VLAN_DEVICES || ", "", "TestTagOnABridgeWithoutFiltering")
 	c("tags are the bridge's where nobody watches", " || revocation == NETLINK", "", "TestTagIsLeftToTheBridgeWhereNobodyWatches")
-	c("the bridge's version counts", "		return version_of(c->ifindex) == seen;\n", "		return true;\n", "TestVersionsVoidRecords")
-	c("the ingress port's version counts", "		return version_of(in->ifindex) == in->seen;\n", "		return true;\n", "TestVersionsVoidRecords")
-	c("the egress port's version counts", "		return version_of(out->ifindex) == out->seen;\n", "		return true;\n", "TestVersionsVoidRecords")
+	c("the bridge's version counts", "		return has_version(c->ifindex, seen);\n", "		return true;\n", "TestVersionsVoidRecords")
+	c("the ingress port's version counts", "		return has_version(in->ifindex, in->seen);\n", "		return true;\n", "TestVersionsVoidRecords")
+	c("the egress port's version counts", "		return has_version(out->ifindex, out->seen);\n", "		return true;\n", "TestVersionsVoidRecords")
 	c("a change ends cached flows", "f->now_ns < c->lease_ns &&\n	       flow->state == state_of(skb, flow->out_port);", "f->now_ns < c->lease_ns;", "TestVersionsVoidRecords")
 	c("a sticky entry stays", "s->flags & STATION_STICKY || ", "", "TestEntryThatStaysIsKept")
 	c("a port that does not learn moves nothing", " || (in && !(in->flags & PORT_LEARNS))", "", "TestEntryThatStaysIsKept")
 	c("neighbour discovery is the bridge's where it is suppressed", "		return NEIGH_SUPPRESS;\n", "		return FAST;\n", "TestNeighbourDiscoveryIsLeftToTheBridge")
-	c("explain revokes nothing", "		if (!dry)\n			revoke", "		revoke", "TestExplainChangesNothing")
+	c("explain revokes nothing", "		if (!dry && !entries_traced)\n			revoke", "		if (!entries_traced)\n			revoke", "TestExplainChangesNothing")
 	c("explain does not stand for a keepalive", "		if (!answer)\n			source->seen_ns = f->now_ns;\n", "		source->seen_ns = f->now_ns;\n", "TestExplainChangesNothing")
-	c("explain looks at the frame too", "	if (a->reason == FAST)\n		a->reason = check_frame(skb, &f, c, &flow);\n", "", "TestExplainChangesNothing")
+	c("a decision that fails leaves the cache alone", "	reason = check_egress(f, c, in, out, out_slot, &now, &tagging);\n", "	reason = check_egress(f, c, in, out, out_slot, &now, &tagging);\n	flow->action = tagging.action;\n", "TestFailedDecisionLeavesTheCacheAlone")
+	c("a device without a version is not used", "	return w && ", "	return !w || ", "TestUnwatchedPortIsNotUsed")
+	c("explain looks at the frame too", "	if (a->reason == FAST)\n		a->reason = check_frame(skb, &f, c, &flow);\n", "", "TestExplainLooksAtTheFrame")
 	c("what br_netfilter would cut is the bridge's", "		room = VLAN_HLEN_;\n", "		room = 0;\n", "TestEveryFrameHasItsReason")
 	mutants = append(mutants,
 		mutant{
 			name: "verdict: a VLAN device out of sight counts", file: "tcprog/port.go",
 			old: "p.HasVLANDevices || br.changes.ofPort(p.Ifindex).vlanDevices", new: "p.HasVLANDevices",
 			pkg: "./tcprog", run: "TestTagOnABridgeWithoutFiltering",
+		},
+		mutant{
+			name: "verdict: a port of another bridge is left to it", file: "tcprog/bridge.go",
+			old: "	if br.changes.holders[p.ifindex] > 0 {\n", new: "	if false {\n",
+			pkg: "./tcprog", run: "TestPortOfAnotherBridgeIsLeftToIt",
 		},
 		mutant{
 			name: "a dead daemon's fast path is revoked", file: "tcprog/bpf/shunt.c",

@@ -98,6 +98,7 @@ struct net_bridge {
 	unsigned long options;
 	struct list_head port_list;
 	unsigned long ageing_time;
+	__u16 vlan_proto;
 };
 
 struct net_bridge_port {
@@ -117,6 +118,14 @@ struct net_bridge_fdb_key {
 
 struct net_bridge_fdb_entry {
 	struct net_bridge_fdb_key key;
+};
+
+struct nsproxy {
+	struct net *net_ns;
+};
+
+struct task_struct {
+	struct nsproxy *nsproxy;
 };
 
 struct ndmsg;

@@ -23,9 +23,11 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
  */
 #define WORD(field) ((__u64)CAST(struct timespec64, &(field))->tv_sec)
 
-/* Adds one value to a fold; each has an odd factor of its own. */
-#define FOLD(sum, n, value) \
-	((sum) += (__u64)(value) * (0x9E3779B97F4A7C15ULL * (n) | 1))
+/* Takes one more value into a fold. The order counts, and no two changes cancel
+ * but by a chance of one in 2^64.
+ */
+#define FOLD(sum, value) ((sum) = (((sum) ^ (__u64)(value)) * 0x9E3779B97F4A7C15ULL), \
+			  (sum) ^= (sum) >> 29)
 
 /* The port that the device is, or NULL (net/bridge/br_private.h:
  * br_port_get_check_rcu).
@@ -63,8 +65,8 @@ static __always_inline __u64 fold_tc(struct net_device *dev)
 	tcx = CAST(struct tcx_entry,
 		   WORD(entry->parent) - bpf_core_field_offset(struct tcx_entry, bundle));
 	filters = tcx->miniq;
-	FOLD(sum, 1, bundle->revision.counter);
-	FOLD(sum, 2, WORD(filters->filter_list));
+	FOLD(sum, bundle->revision.counter);
+	FOLD(sum, WORD(filters->filter_list));
 	return sum;
 }
 
@@ -73,29 +75,32 @@ static __always_inline __u64 fold_port(struct net_bridge_port *p)
 	struct net_device *dev = p->dev;
 	__u64 sum = fold_tc(dev);
 
-	FOLD(sum, 3, p->state);
-	FOLD(sum, 4, p->flags);
-	FOLD(sum, 5, dev->flags);
-	FOLD(sum, 6, dev->mtu);
-	FOLD(sum, 7, dev->ifindex);
-	FOLD(sum, 8, BPF_CORE_READ_BITFIELD(dev, priv_flags) & IFF_BRIDGE_PORT_);
-	FOLD(sum, 9, vlan_devices_of(dev));
+	FOLD(sum, WORD(p->br));
+	FOLD(sum, p->state);
+	FOLD(sum, p->flags);
+	FOLD(sum, dev->flags);
+	FOLD(sum, dev->mtu);
+	FOLD(sum, dev->ifindex);
+	FOLD(sum, BPF_CORE_READ_BITFIELD(dev, priv_flags) & IFF_BRIDGE_PORT_);
+	FOLD(sum, vlan_devices_of(dev));
 	if (bpf_core_field_exists(dev->nf_hooks_ingress))
-		FOLD(sum, 10, WORD(dev->nf_hooks_ingress));
+		FOLD(sum, WORD(dev->nf_hooks_ingress));
 	if (bpf_core_field_exists(dev->nf_hooks_egress))
-		FOLD(sum, 11, WORD(dev->nf_hooks_egress));
+		FOLD(sum, WORD(dev->nf_hooks_egress));
 	return sum;
 }
 
 /* A hook that comes or goes makes a new array, which may stand where an older
  * one stood: so the number counts too (net/netfilter/core.c).
  */
-#define FOLD_HOOKS(sum, n, hooks)                                          \
+#define FOLD_HOOKS(sum, hooks)                                             \
 	do {                                                               \
 		struct nf_hook_entries *entries_ = (hooks);                \
-		if (entries_)                                              \
-			FOLD(sum, n, WORD(hooks) +                         \
-					     entries_->num_hook_entries);  \
+		if (!entries_)                                             \
+			FOLD(sum, 0);                                      \
+		else                                                       \
+			FOLD(sum, WORD(hooks) +                            \
+					  entries_->num_hook_entries);     \
 	} while (0)
 
 enum { NF_PRE_ROUTING = 0, NF_FORWARD = 2, NF_POST_ROUTING = 4 };
@@ -107,21 +112,31 @@ static __always_inline __u64 fold_bridge(struct net_bridge *br)
 	struct net *net = dev->nd_net.net;
 	__u64 sum = 0;
 
-	FOLD(sum, 12, br->options);
-	FOLD(sum, 13, br->ageing_time);
-	FOLD(sum, 14, dev->flags);
-	FOLD_HOOKS(sum, 15, net->nf.hooks_ipv4[NF_PRE_ROUTING]);
-	FOLD_HOOKS(sum, 16, net->nf.hooks_ipv4[NF_FORWARD]);
-	FOLD_HOOKS(sum, 17, net->nf.hooks_ipv4[NF_POST_ROUTING]);
-	FOLD_HOOKS(sum, 18, net->nf.hooks_ipv6[NF_PRE_ROUTING]);
-	FOLD_HOOKS(sum, 19, net->nf.hooks_ipv6[NF_FORWARD]);
-	FOLD_HOOKS(sum, 20, net->nf.hooks_ipv6[NF_POST_ROUTING]);
+	FOLD(sum, br->options);
+	FOLD(sum, br->ageing_time);
+	if (bpf_core_field_exists(br->vlan_proto))
+		FOLD(sum, br->vlan_proto);
+	FOLD(sum, dev->flags);
+	FOLD_HOOKS(sum, net->nf.hooks_ipv4[NF_PRE_ROUTING]);
+	FOLD_HOOKS(sum, net->nf.hooks_ipv4[NF_FORWARD]);
+	FOLD_HOOKS(sum, net->nf.hooks_ipv4[NF_POST_ROUTING]);
+	FOLD_HOOKS(sum, net->nf.hooks_ipv6[NF_PRE_ROUTING]);
+	FOLD_HOOKS(sum, net->nf.hooks_ipv6[NF_FORWARD]);
+	FOLD_HOOKS(sum, net->nf.hooks_ipv6[NF_POST_ROUTING]);
 	if (bpf_core_field_exists(net->nf.hooks_bridge)) {
-		FOLD_HOOKS(sum, 21, net->nf.hooks_bridge[NF_PRE_ROUTING]);
-		FOLD_HOOKS(sum, 22, net->nf.hooks_bridge[NF_FORWARD]);
-		FOLD_HOOKS(sum, 23, net->nf.hooks_bridge[NF_POST_ROUTING]);
+		FOLD_HOOKS(sum, net->nf.hooks_bridge[NF_PRE_ROUTING]);
+		FOLD_HOOKS(sum, net->nf.hooks_bridge[NF_FORWARD]);
+		FOLD_HOOKS(sum, net->nf.hooks_bridge[NF_POST_ROUTING]);
 	}
 	return sum;
+}
+
+/* All that a flow's decision hangs on. */
+static __always_inline __u64 whole(__u64 bridge, __u64 in, __u64 out)
+{
+	FOLD(bridge, in);
+	FOLD(bridge, out);
+	return bridge;
 }
 
 /* The walk along a bridge's ports, a ring with the bridge's own link in it. */

@@ -41,8 +41,9 @@ enum port_flags {
  * exchange a device is one store. Slot 0 is never used.
  *
  * The daemon never changes a record while it says FAST: it makes in and out say
- * PORT_CHANGED, raises epoch_all, stores the rest, and then in and out. Whoever
- * reads in first and finds epoch_all unchanged at the end has read one record.
+ * PORT_CHANGED, raises epoch_all, stores the rest, raises epoch_all, and stores in
+ * and out. Whoever finds epoch_all at the end as it was at the beginning has read
+ * one record, or one that is barred.
  */
 struct port {
 	__u64 seen;    /* the device's version that the record is true for */

@@ -84,6 +84,41 @@ int BPF_PROG(shunt_fdb_update, struct net_bridge *br, struct net_bridge_port *so
 	return 0;
 }
 
+/* The stations of one address, whatever their VLAN. */
+struct namesakes {
+	__u8 mac[6];
+	bool found; /* a count would keep the verifier counting too */
+};
+
+static long bar(void *map, const struct station_key *key, struct station *s, struct namesakes *n)
+{
+	if (__builtin_memcmp(key->mac, n->mac, sizeof(n->mac)) == 0) {
+		s->flags &= ~STATION_ACTIVE;
+		n->found = true;
+	}
+	return 0;
+}
+
+/* Without a VLAN the entries of all VLANs of the port are meant
+ * (net/bridge/br_fdb.c: br_fdb_add). The daemon finds them inactive and brings
+ * back those that the kernel still has.
+ */
+static __always_inline void bar_all(const unsigned char *mac)
+{
+	struct namesakes n = {};
+	struct control *c;
+	__u32 zero = 0;
+
+	c = bpf_map_lookup_elem(&bridge, &zero);
+	if (!c || !c->vlan_protocol || bpf_probe_read_kernel(n.mac, sizeof(n.mac), mac))
+		return;
+	bpf_for_each_map_elem(&stations, bar, &n, 0);
+	if (!n.found)
+		return;
+	__sync_fetch_and_add(&c->revoked, 1);
+	__sync_fetch_and_add(&c->epoch_all, 1);
+}
+
 /* Added or replaced by hand, before the result is known: the entry goes, and is
  * counted, so that the daemon looks whether the kernel still has it.
  */
@@ -91,8 +126,11 @@ SEC("tp_btf/br_fdb_add")
 int BPF_PROG(shunt_fdb_add, struct ndmsg *ndm, struct net_device *dev,
 	     const unsigned char *addr, __u16 vid, __u16 nlh_flags)
 {
-	if (in_namespace(dev))
-		forget(addr, vid, true);
+	if (!in_namespace(dev))
+		return 0;
+	forget(addr, vid, true);
+	if (!vid)
+		bar_all(addr);
 	return 0;
 }
 

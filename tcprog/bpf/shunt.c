@@ -29,6 +29,9 @@ char __license[] SEC("license") = "Dual BSD/GPL";
 /* The slot of the port that this program is loaded for. */
 const volatile __u32 slot = 0;
 
+/* Programs at the bridge's tracepoints revoke what moves: see revoke.c. */
+const volatile bool entries_traced = false;
+
 /* How the kernel's own changes are noticed; the loader says what it can do. */
 enum { NETLINK = 0, TRACED = 1, LIVE = 2 };
 const volatile __u32 revocation = NETLINK;
@@ -190,8 +193,8 @@ static __always_inline __u64 state_of(struct __sk_buff *skb, unsigned long out_p
 		in = live_port(skb);
 		if (!in)
 			return 0;
-		return fold_bridge(in->br) + fold_port(in) +
-		       fold_port(CAST(struct net_bridge_port, out_port));
+		return whole(fold_bridge(in->br), fold_port(in),
+			     fold_port(CAST(struct net_bridge_port, out_port)));
 	}
 	return 0;
 }
@@ -272,8 +275,9 @@ static __always_inline const __u32 *membership(__u32 at, __u16 vid)
 }
 
 /* The source must be known, verified, and behind this port
- * (net/bridge/br_fdb.c: br_fdb_update). A sticky entry, and one that a frame on
- * a port without learning contradicts, stays where it is.
+ * (net/bridge/br_fdb.c: br_fdb_update). Whether the frame moves the station is for
+ * the bridge to say, and its tracepoint revokes then. Where nobody listens there,
+ * the entry goes now, unless it is certain that the bridge keeps it.
  */
 static __always_inline enum reason check_source(struct control *c, struct station *s,
 						const struct frame *f, const struct port *in,
@@ -286,7 +290,7 @@ static __always_inline enum reason check_source(struct control *c, struct statio
 	if (s->slot != f->slot) {
 		if (s->flags & STATION_STICKY || (in && !(in->flags & PORT_LEARNS)))
 			return SOURCE_ELSEWHERE;
-		if (!dry)
+		if (!dry && !entries_traced)
 			revoke(c, s, f);
 		return SOURCE_MOVED;
 	}
@@ -320,11 +324,11 @@ struct state {
 	__u64 sum;		    /* as in struct flow */
 };
 
-static __always_inline __u64 version_of(__u32 ifindex)
+static __always_inline bool has_version(__u32 ifindex, __u64 seen)
 {
 	struct watch *w = bpf_map_lookup_elem(&watched, &ifindex);
 
-	return w ? *(volatile __u64 *)&w->version : 0;
+	return w && *(volatile __u64 *)&w->version == seen;
 }
 
 /* Nothing of the bridge, nor a netfilter hook, changed since the daemon looked. */
@@ -335,7 +339,7 @@ static __always_inline bool is_bridge_as_seen(struct __sk_buff *skb, const struc
 
 	if (revocation == TRACED) {
 		now->sum = state_of(skb, 0);
-		return version_of(c->ifindex) == seen;
+		return has_version(c->ifindex, seen);
 	}
 	if (revocation == LIVE) {
 		now->in = live_port(skb);
@@ -350,7 +354,7 @@ static __always_inline bool is_bridge_as_seen(struct __sk_buff *skb, const struc
 static __always_inline bool is_ingress_as_seen(const struct port *in, struct state *now)
 {
 	if (revocation == TRACED)
-		return version_of(in->ifindex) == in->seen;
+		return has_version(in->ifindex, in->seen);
 	if (revocation == LIVE) {
 		now->port = fold_port(now->in);
 		return now->port == in->seen;
@@ -363,17 +367,23 @@ static __always_inline bool is_egress_as_seen(const struct port *out, struct sta
 	__u64 egress;
 
 	if (revocation == TRACED)
-		return version_of(out->ifindex) == out->seen;
+		return has_version(out->ifindex, out->seen);
 	if (revocation == LIVE) {
 		now->out_port = find_port(now->in, out->ifindex);
 		if (!now->out_port)
 			return false;
 		egress = fold_port(CAST(struct net_bridge_port, now->out_port));
-		now->sum = now->bridge + now->port + egress;
+		now->sum = whole(now->bridge, now->port, egress);
 		return egress == out->seen;
 	}
 	return true;
 }
+
+/* What becomes of the tag, as in struct flow. */
+struct tagging {
+	__u16 action;
+	__u16 push;
+};
 
 /* The gate, the bridge and the port where the frame came in. */
 static __always_inline enum reason check_ingress(struct __sk_buff *skb, const struct frame *f,
@@ -410,7 +420,7 @@ static __always_inline enum reason check_ingress(struct __sk_buff *skb, const st
 static __always_inline enum reason check_egress(const struct frame *f, const struct control *c,
 						const struct port *in, const struct port *out,
 						__u32 out_slot, struct state *now,
-						struct flow *flow)
+						struct tagging *tagging)
 {
 	const __u32 *vlan;
 
@@ -424,23 +434,23 @@ static __always_inline enum reason check_egress(const struct frame *f, const str
 		return PORT_CHANGED;
 	if (in->flags & out->flags & PORT_ISOLATED)
 		return ISOLATED;
-	flow->action = TAG_KEEP;
-	flow->push = f->vid;
 	if (!c->vlan_protocol)
 		return FAST;
 	vlan = membership(out_slot, f->vid);
 	if (!vlan)
 		return VLAN_EGRESS;
 	if (f->tag && *vlan & VLAN_UNTAGGED)
-		flow->action = TAG_POP;
-	if (!f->tag && !(*vlan & VLAN_UNTAGGED))
-		flow->action = TAG_PUSH;
+		tagging->action = TAG_POP;
+	if (!f->tag && !(*vlan & VLAN_UNTAGGED)) {
+		tagging->action = TAG_PUSH;
+		tagging->push = f->vid;
+	}
 	return FAST;
 }
 
 /* Decides for a frame that no valid flow covers, and keeps the decision. The
- * epochs are read before anything that they stand for. With an answer it changes
- * nothing but that and flow.
+ * epochs are read before anything that they stand for. flow holds another's
+ * decision until this one is whole. With an answer nothing else is changed.
  */
 static __always_inline enum reason decide(struct __sk_buff *skb, struct frame *f,
 					  enum reason class, struct control *c,
@@ -451,6 +461,7 @@ static __always_inline enum reason decide(struct __sk_buff *skb, struct frame *f
 	__u64 epoch_destination = *(volatile __u64 *)&c->epoch[shard(f->destination)];
 	struct station *source = NULL, *destination;
 	enum reason vlan, source_reason, reason;
+	struct tagging tagging = { .action = TAG_KEEP };
 	struct state now = {};
 	struct port *in, *out;
 	__u32 in_slot = f->slot, out_slot;
@@ -494,7 +505,7 @@ static __always_inline enum reason decide(struct __sk_buff *skb, struct frame *f
 	if (answer)
 		answer->out = out_slot;
 	out = bpf_map_lookup_elem(&ports, &out_slot);
-	reason = check_egress(f, c, in, out, out_slot, &now, flow);
+	reason = check_egress(f, c, in, out, out_slot, &now, &tagging);
 	if (!out || reason != FAST)
 		return reason;
 
@@ -517,8 +528,14 @@ static __always_inline enum reason decide(struct __sk_buff *skb, struct frame *f
 	flow->keepalive_ns = source->seen_ns + c->keepalive_ns;
 	flow->ifindex = out->ifindex;
 	flow->max_len = out->max_len;
-	/* A record that the daemon changed meanwhile was read half. */
-	if (*(volatile __u64 *)&c->epoch_all != epoch_all)
+	flow->action = tagging.action;
+	flow->push = tagging.push;
+	/* A record that changed meanwhile was read half; the place of a station that
+	 * went may be another's by now.
+	 */
+	if (*(volatile __u64 *)&c->epoch_all != epoch_all ||
+	    *(volatile __u64 *)&c->epoch[shard(f->source)] != epoch_source ||
+	    *(volatile __u64 *)&c->epoch[shard(f->destination)] != epoch_destination)
 		return BRIDGE_CHANGED;
 	return FAST;
 }

@@ -70,6 +70,26 @@ static __always_inline int bridge_changed(const struct net_bridge *br)
 	return changed(BPF_CORE_READ(br, dev));
 }
 
+static long raise(void *map, const __u32 *ifindex, struct watch *w, void *unused)
+{
+	__sync_fetch_and_add(&w->version, 1);
+	return 0;
+}
+
+/* A program or filter came to or left some device. The kernel does not say here
+ * which, but whoever asked for it is in the device's namespace.
+ */
+static __always_inline int tc_changed(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	if (!is_here(BPF_CORE_READ(task, nsproxy, net_ns)))
+		return 0;
+	bpf_for_each_map_elem(&watched, raise, NULL, 0);
+	raise_changes();
+	return 0;
+}
+
 static long raise_if_bridge(void *map, const __u32 *ifindex, struct watch *w, void *unused)
 {
 	if (w->is_bridge)
@@ -92,6 +112,16 @@ int BPF_PROG(shunt_br_port_flags_change, struct net_bridge_port *p)
 /* Additions, PVID and untagged flags, the states of VLANs. */
 SEC("fexit/br_vlan_notify")
 int BPF_PROG(shunt_br_vlan_notify, const struct net_bridge *br, const struct net_bridge_port *p)
+{
+	return p ? port_changed(p) : 0;
+}
+
+/* It tells of VLANs only whose options were all taken, and leaves the state changed
+ * of the others.
+ */
+SEC("fexit/br_vlan_process_options")
+int BPF_PROG(shunt_br_vlan_process_options, const struct net_bridge *br,
+	     const struct net_bridge_port *p)
 {
 	return p ? port_changed(p) : 0;
 }
@@ -163,6 +193,24 @@ int BPF_PROG(shunt_nf_register_net_hook, struct net *net)
 	bpf_for_each_map_elem(&watched, raise_if_bridge, NULL, 0);
 	raise_changes();
 	return 0;
+}
+
+SEC("fexit/mini_qdisc_pair_swap")
+int BPF_PROG(shunt_mini_qdisc_pair_swap)
+{
+	return tc_changed();
+}
+
+SEC("fexit/tcx_prog_attach")
+int BPF_PROG(shunt_tcx_prog_attach)
+{
+	return tc_changed();
+}
+
+SEC("fexit/tcx_link_attach")
+int BPF_PROG(shunt_tcx_link_attach)
+{
+	return tc_changed();
 }
 
 /* Somebody asks netlink for the port: the time to look at what netlink does not
