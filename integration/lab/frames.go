@@ -120,22 +120,53 @@ const receiveBuffer = 512 << 20
 
 // Wire opens a packet socket on the host's eth0 that sees the lab's frames, and
 // no tags: the kernel takes them off before it looks at the EtherType.
-func (h *Host) Wire() (Wire, error) { return h.wireOf(EtherType) }
+func (h *Host) Wire() (Wire, error) { return h.wireOn("eth0", EtherType) }
 
 // WireOfAll opens a packet socket on the host's eth0 that sees every frame as it
 // was on the wire, with its tags.
-func (h *Host) WireOfAll() (Wire, error) { return h.wireOf(unix.ETH_P_ALL) }
+func (h *Host) WireOfAll() (Wire, error) { return h.WireOn("eth0") }
 
-func (h *Host) wireOf(etherType uint16) (Wire, error) {
+// WireOn opens a packet socket on a device of the namespace that sees every frame
+// which the device takes.
+func (n *Namespace) WireOn(device string) (Wire, error) { return n.wireOn(device, unix.ETH_P_ALL) }
+
+func (n *Namespace) wireOn(device string, etherType uint16) (Wire, error) {
 	var s *socket
-	err := h.Do(func() (err error) {
-		s, err = openSocket("eth0", etherType)
+	err := n.Do(func() (err error) {
+		s, err = openSocket(device, etherType)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open a packet socket behind %s: %w", h.Port, err)
+		return nil, fmt.Errorf("open a packet socket on %s: %w", device, err)
 	}
 	return s, nil
+}
+
+// Capture opens a packet socket as tcpdump does: the device takes every frame.
+func (n *Namespace) Capture(device string) (Wire, error) {
+	w, err := n.WireOn(device)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.(*socket).setPromiscuous(device, n); err != nil {
+		return nil, errors.Join(fmt.Errorf("make %s promiscuous: %w", device, err), w.Close())
+	}
+	return w, nil
+}
+
+func (s *socket) setPromiscuous(device string, n *Namespace) error {
+	var ifc *net.Interface
+	err := n.Do(func() (err error) {
+		ifc, err = net.InterfaceByName(device)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return s.control(func(fd int) error {
+		return unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP,
+			&unix.PacketMreq{Ifindex: int32(ifc.Index), Type: unix.PACKET_MR_PROMISC})
+	})
 }
 
 // socket is a packet socket as an os.File, whose reads the runtime can wait for.
@@ -211,18 +242,25 @@ func restoreTag(b []byte, n int, control []byte) (int, error) {
 
 // Drops returns how many frames reached the socket and found no room.
 func (s *socket) Drops() (drops uint32, err error) {
-	raw, err := s.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var failed error
-	err = raw.Control(func(fd uintptr) {
-		stats, err := unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS)
-		if failed = err; err == nil {
+	err = s.control(func(fd int) error {
+		stats, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+		if err == nil {
 			drops = stats.Drops
 		}
+		return err
 	})
-	return drops, errors.Join(err, failed)
+	return drops, err
+}
+
+// control runs f on the socket's descriptor.
+func (s *socket) control(f func(fd int) error) error {
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = f(int(fd)) })
+	return errors.Join(err, failed)
 }
 
 // Pace says how a stream is sent.
@@ -248,17 +286,66 @@ func (s *Sender) Send(ctx context.Context, to uint64) error {
 			return err
 		}
 		from, begin := s.Next.Load(), time.Now()
-		burst := max(uint64(s.Pace.Burst), 1)
-		for seq := from; seq < to && ctx.Err() == nil; seq++ {
-			if n := seq - from; n%burst == 0 {
-				waitUntil(begin.Add(time.Duration(n) * time.Second / time.Duration(s.Pace.PerSecond)))
+		for seq := from; seq < to && ctx.Err() == nil; {
+			waitUntil(begin.Add(time.Duration(seq-from) * time.Second / time.Duration(s.Pace.PerSecond)))
+			end := min(seq+max(uint64(s.Pace.Burst), 1), to)
+			if err := s.burst(seq, end); err != nil {
+				return fmt.Errorf("send frames %d to %d: %w", seq, end, err)
 			}
-			f := s.Frame
-			f.Sequence = seq
-			if err := writeFrame(s.Wire, f.Bytes()); err != nil {
-				return fmt.Errorf("send frame %d: %w", seq, err)
+			seq = end
+		}
+		return nil
+	})
+}
+
+// burst sends the frames from one number up to the one before another: in one
+// system call if it can, as a hypervisor does.
+func (s *Sender) burst(from, end uint64) error {
+	var frames [][]byte
+	for seq := from; seq < end; seq++ {
+		f := s.Frame
+		f.Sequence = seq
+		frames = append(frames, f.Bytes())
+	}
+	if packets, ok := s.Wire.(*socket); ok && len(frames) > 1 {
+		err := packets.writeAll(frames)
+		if err == nil {
+			s.Next.Store(end)
+		}
+		return err
+	}
+	for _, b := range frames {
+		if err := writeFrame(s.Wire, b); err != nil {
+			return err
+		}
+		s.Next.Add(1)
+	}
+	return nil
+}
+
+// writeAll sends frames with sendmmsg(2).
+func (s *socket) writeAll(frames [][]byte) error {
+	type message struct { // struct mmsghdr
+		header unix.Msghdr
+		length uint32
+	}
+	messages, vectors := make([]message, len(frames)), make([]unix.Iovec, len(frames))
+	for i, b := range frames {
+		vectors[i].Base = unsafe.SliceData(b)
+		vectors[i].SetLen(len(b))
+		messages[i].header.Iov = &vectors[i]
+		messages[i].header.SetIovlen(1)
+	}
+	return s.control(func(fd int) error {
+		for len(messages) > 0 {
+			n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd),
+				uintptr(unsafe.Pointer(unsafe.SliceData(messages))), uintptr(len(messages)), 0, 0, 0)
+			if errno != 0 && errno != unix.ENOBUFS && errno != unix.EAGAIN {
+				return errno
 			}
-			s.Next.Store(seq + 1)
+			if errno == 0 {
+				messages = messages[n:]
+			}
 		}
 		return nil
 	})

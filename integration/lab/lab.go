@@ -214,17 +214,21 @@ func (l *Lab) AwaitLinks(what string, condition func() (bool, error)) error {
 // PortCounters are what the kernel counted at a port.
 type PortCounters struct {
 	RxPackets, TxPackets, RxDropped, TxDropped uint64
+	RxBytes, TxBytes                           uint64
 }
 
 // Counters returns the kernel's counters of a port.
-func (l *Lab) Counters(port string) (c PortCounters, err error) {
-	err = l.Bridge.Do(func() error {
-		link, err := netlink.LinkByName(port)
+func (l *Lab) Counters(port string) (PortCounters, error) { return l.Bridge.Counters(port) }
+
+// Counters returns the kernel's counters of a device.
+func (n *Namespace) Counters(device string) (c PortCounters, err error) {
+	err = n.Do(func() error {
+		link, err := netlink.LinkByName(device)
 		if err != nil {
 			return err
 		}
 		s := link.Attrs().Statistics
-		c = PortCounters{s.RxPackets, s.TxPackets, s.RxDropped, s.TxDropped}
+		c = PortCounters{s.RxPackets, s.TxPackets, s.RxDropped, s.TxDropped, s.RxBytes, s.TxBytes}
 		return nil
 	})
 	return c, err

@@ -95,6 +95,23 @@ func (n *Namespace) Run(line string) error {
 	return nil
 }
 
+// WriteSys writes a file below /sys that belongs to a device of the namespace: a
+// mount of sysfs shows the namespace of who mounted it.
+func (n *Namespace) WriteSys(path, value string) error {
+	return n.Do(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("make a mount namespace: %w", err)
+		}
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return fmt.Errorf("make mounts private: %w", err)
+		}
+		if err := unix.Mount("sysfs", "/sys", "sysfs", 0, ""); err != nil {
+			return fmt.Errorf("mount sysfs: %w", err)
+		}
+		return os.WriteFile(path, []byte(value), 0)
+	})
+}
+
 // Path is the namespace's file, for programs that take one.
 func (n *Namespace) Path() string {
 	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.file.Fd())

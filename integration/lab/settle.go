@@ -98,6 +98,9 @@ func Arrived(at Wire) (frames [][]byte, err error) {
 		if failed == unix.EAGAIN {
 			return frames, nil
 		}
+		if failed == unix.ENETDOWN { // said once, when the device goes down
+			continue
+		}
 		if failed != nil {
 			return frames, failed
 		}
