@@ -70,42 +70,60 @@ func (x *trap) expectSeen(f flow, w lab.Wire) {
 	}
 }
 
-// The bridge answers for a station behind a port that suppresses its neighbours,
-// also where the question goes to one station only.
+// The bridge answers for a station behind a port that suppresses its neighbours;
+// whether it does so where the question goes to one station only is the kernel's
+// own affair, which newer ones changed: what comes of it is as without shunt.
 func TestTrap19_UnicastARPWithSuppression(t *testing.T) {
-	x := newTrap(t, lab.Options{Hosts: 3})
+	x, bare := newTrap(t, lab.Options{Hosts: 3}), wired(t, lab.Options{Hosts: 3})
 	f := flow{from: 1, to: 2}
-	x.warm(f)
-	x.run("bridge link set dev p2 neigh_suppress on",
-		"ip neigh add 10.99.0.77 lladdr "+f.destination().String()+" dev br0 nud permanent")
-	x.awaitFast(f)
-	x.drain()
-	question := arp(1, f.source(), f.destination(), [2]byte{1, 77}) // no host has this address
-	if err := x.l.Deliver(x.at[0], question, question); err != nil {
-		t.Fatal(err)
+	for _, y := range []*trap{x, bare} {
+		y.send(f)
+		y.send(f.back())
+		y.run("bridge link set dev p2 neigh_suppress on",
+			"ip neigh add 10.99.0.77 lladdr "+f.destination().String()+" dev br0 nud permanent")
 	}
-	for host, want := range map[int]struct {
-		operation byte
-		frames    int
-	}{1: {2, 2}, 2: {1, 2}, 3: {1, 0}} {
-		arrived, err := lab.Arrived(x.at[host-1])
-		if err != nil {
-			t.Fatal(err)
+	x.warm(f)
+	everybody := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+	for _, destination := range []net.HardwareAddr{f.destination(), everybody} {
+		question := arp(f.source(), destination, [2]byte{1, 77}) // no host has this address
+		got, want := x.answers(question), bare.answers(question)
+		if got != want {
+			t.Errorf("%v came of the question, and without shunt %v", got, want)
 		}
-		got := slices.DeleteFunc(arrived, func(b []byte) bool { return b[12] != 8 || b[13] != 6 || b[21] != want.operation })
-		if len(got) != want.frames {
-			t.Errorf("%d frames of ARP operation %d at host %d, want %d", len(got), want.operation, host, want.frames)
+		if want == "" {
+			t.Errorf("nothing comes of a question to %v: the test shows nothing", destination)
 		}
 	}
 }
 
-// arp is a question (operation 1) or an answer (2) between the addresses
-// 10.99.0.X.
-func arp(operation byte, source, destination net.HardwareAddr, who [2]byte) []byte {
+// answers sends the frame thrice from host 1 and returns what ARP came to the
+// hosts.
+func (x *trap) answers(question []byte) (seen string) {
+	x.t.Helper()
+	x.drain()
+	if err := x.l.Deliver(x.at[0], question, question, question); err != nil {
+		x.t.Fatal(err)
+	}
+	for host, w := range x.at {
+		arrived, err := lab.Arrived(w)
+		if err != nil {
+			x.t.Fatal(err)
+		}
+		for _, b := range arrived {
+			if b[12] == 8 && b[13] == 6 {
+				seen += fmt.Sprintf("host %d: % x\n", host+1, b[:42])
+			}
+		}
+	}
+	return seen
+}
+
+// arp is a question of one of the addresses 10.99.0.X for another.
+func arp(source, destination net.HardwareAddr, who [2]byte) []byte {
 	b := make([]byte, 60)
 	copy(b, destination)
 	copy(b[6:], source)
-	copy(b[12:], []byte{8, 6, 0, 1, 8, 0, 6, 4, 0, operation})
+	copy(b[12:], []byte{8, 6, 0, 1, 8, 0, 6, 4, 0, 1})
 	copy(b[22:], source)
 	copy(b[28:], []byte{10, 99, 0, who[0]})
 	copy(b[38:], []byte{10, 99, 0, who[1]})

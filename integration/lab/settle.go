@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"fmt"
 	"time"
 
@@ -89,8 +90,8 @@ func Arrived(at Wire) (frames [][]byte, err error) {
 	if err != nil {
 		return nil, err
 	}
+	buffer := make([]byte, largestFrame)
 	for {
-		buffer := make([]byte, largestFrame)
 		n, failed := 0, error(nil)
 		if err := raw.Control(func(fd uintptr) { n, failed = at.receive(int(fd), buffer) }); err != nil {
 			return frames, err
@@ -104,7 +105,7 @@ func Arrived(at Wire) (frames [][]byte, err error) {
 		if failed != nil {
 			return frames, failed
 		}
-		frames = append(frames, buffer[:n])
+		frames = append(frames, bytes.Clone(buffer[:n]))
 	}
 }
 
