@@ -45,6 +45,10 @@ func TestTrap07_VLANStateOfMST(t *testing.T) {
 	x.eachPort("bridge vlan del dev %s vid 10") // the kernel wants it so
 	x.setMST(true)
 	x.eachPort("bridge vlan add dev %s vid 10")
+	x.joinTree(10)
+	for _, h := range x.l.Hosts {
+		x.setMSTState(h.Port, 3)
+	}
 	x.send(tagged10)
 	x.send(tagged10.back())
 	x.awaitBridge(accel.MST)
@@ -87,19 +91,60 @@ func (x *trap) setMST(on bool) {
 	x.setLink(unix.RTM_NEWLINK, unix.AF_UNSPEC, lab.BridgeName, info)
 }
 
-// setMSTState sets a port's state in tree 0, to which every VLAN belongs
-// (include/uapi/linux/if_bridge.h: IFLA_BRIDGE_MST).
+// tree is the number of the only spanning tree that has a VLAN.
+const tree = 1
+
+// joinTree puts a VLAN into the tree (include/uapi/linux/if_bridge.h:
+// BRIDGE_VLANDB_GLOBAL_OPTIONS).
+func (x *trap) joinTree(vid uint16) {
+	x.t.Helper()
+	const globalOptions, optionID, optionTree = 2, 1, 18
+	options := nl.NewRtAttr(globalOptions|unix.NLA_F_NESTED, nil)
+	options.AddRtAttr(optionID, nl.Uint16Attr(vid))
+	options.AddRtAttr(optionTree, nl.Uint16Attr(tree))
+	x.request(unix.RTM_NEWVLAN, lab.BridgeName, func(ifindex int) nl.NetlinkRequestData {
+		return &vlanMessage{unix.AF_BRIDGE, uint32(ifindex)}
+	}, options)
+}
+
+// vlanMessage is struct br_vlan_msg.
+type vlanMessage struct {
+	family  uint8
+	ifindex uint32
+}
+
+func (*vlanMessage) Len() int { return 8 }
+
+func (m *vlanMessage) Serialize() []byte {
+	b := make([]byte, m.Len())
+	b[0] = m.family
+	nl.NativeEndian().PutUint32(b[4:], m.ifindex)
+	return b
+}
+
+// setMSTState sets a port's state in the tree (include/uapi/linux/if_bridge.h:
+// IFLA_BRIDGE_MST).
 func (x *trap) setMSTState(port string, state uint8) {
 	x.t.Helper()
 	const mst, mstEntry, entryTree, entryState = 6, 1, 1, 2
 	spec := nl.NewRtAttr(unix.IFLA_AF_SPEC|unix.NLA_F_NESTED, nil)
 	entry := spec.AddRtAttr(mst|unix.NLA_F_NESTED, nil).AddRtAttr(mstEntry|unix.NLA_F_NESTED, nil)
-	entry.AddRtAttr(entryTree, nl.Uint16Attr(0))
+	entry.AddRtAttr(entryTree, nl.Uint16Attr(tree))
 	entry.AddRtAttr(entryState, nl.Uint8Attr(state))
 	x.setLink(unix.RTM_SETLINK, unix.AF_BRIDGE, port, spec)
 }
 
 func (x *trap) setLink(kind, family int, device string, attribute *nl.RtAttr) {
+	x.t.Helper()
+	x.request(kind, device, func(ifindex int) nl.NetlinkRequestData {
+		message := nl.NewIfInfomsg(family)
+		message.Index = int32(ifindex)
+		return message
+	}, attribute)
+}
+
+// request sends a netlink message about a device.
+func (x *trap) request(kind int, device string, header func(ifindex int) nl.NetlinkRequestData, attribute *nl.RtAttr) {
 	x.t.Helper()
 	err := x.l.Bridge.Do(func() error {
 		link, err := netlink.LinkByName(device)
@@ -107,15 +152,13 @@ func (x *trap) setLink(kind, family int, device string, attribute *nl.RtAttr) {
 			return err
 		}
 		request := nl.NewNetlinkRequest(kind, unix.NLM_F_ACK)
-		message := nl.NewIfInfomsg(family)
-		message.Index = int32(link.Attrs().Index)
-		request.AddData(message)
+		request.AddData(header(link.Attrs().Index))
 		request.AddData(attribute)
 		_, err = request.Execute(unix.NETLINK_ROUTE, 0)
 		return err
 	})
 	if err != nil {
-		x.t.Fatal(err)
+		x.t.Fatalf("netlink message %d about %s: %v", kind, device, err)
 	}
 }
 
