@@ -50,6 +50,7 @@ const (
 	Keepalive          Reason = 30
 	VLANIngress        Reason = 31
 	VLANEgress         Reason = 32
+	SourceElsewhere    Reason = 36
 
 	// The state of a port. 43 (port_locked), 44 (port_learning), 49
 	// (port_vlan_device) and 54 (port_hairpin) are not used any more.
@@ -118,8 +119,9 @@ var reasonTexts = map[Reason]struct{ name, text, advice string }{
 	MTU:                {"mtu", "the frame is longer than the egress port's MTU", "give the ports of the bridge the same MTU"},
 	Keepalive:          {"keepalive", "one frame in a while goes to the bridge so that its entry stays fresh", ""},
 
-	VLANIngress: {"vlan_ingress", "the port does not take frames of this VLAN: no member, no PVID, or the VLAN's state is not forwarding", "see bridge vlan show dev PORT"},
-	VLANEgress:  {"vlan_egress", "the destination's port does not send frames of this VLAN", "see bridge vlan show"},
+	VLANIngress:     {"vlan_ingress", "the port does not take frames of this VLAN: no member, no PVID, or the VLAN's state is not forwarding", "see bridge vlan show dev PORT"},
+	SourceElsewhere: {"source_elsewhere", "the source's entry is behind another port and stays there: it is sticky, or the port does not learn", "find out who sends from this address"},
+	VLANEgress:      {"vlan_egress", "the destination's port does not send frames of this VLAN", "see bridge vlan show"},
 
 	PortUnknown:     {"port_unknown", "the port is not set up yet", ""},
 	PortBlocked:     {"port_state", "the port is not in the forwarding state", "see bridge -d link"},

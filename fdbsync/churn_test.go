@@ -122,7 +122,7 @@ func TestTableIsEqualAfterLossesWithoutEnd(t *testing.T) {
 func TestSilenceAfterLoss(t *testing.T) {
 	inNamespace(t, func(t *testing.T) {
 		sh(t, testBridge)
-		l, err := newListener(func() (*netlink.Conn, error) { return dialEvents(1) })
+		l, err := newListener(func() (*netlink.Conn, error) { return dialEvents(1, func(err error) { t.Log(err) }) })
 		if err != nil {
 			t.Fatal(err)
 		}

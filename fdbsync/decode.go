@@ -28,12 +28,16 @@ type link struct {
 	known       bool // every attribute that the judgement needs was there, and whole
 	bridge      bridgeOptions
 	port        portOptions
+	vlans       portVLANs // asked for only where the port's bridge filters VLANs
+	// seen is the data plane's Version of the link from before it was asked for.
+	seen uint64
 }
 
 // bridgeOptions are IFLA_INFO_DATA of a bridge (IFLA_BR_*).
 type bridgeOptions struct {
 	known         bool // all that a bridge must say of itself was there
 	vlanFiltering bool
+	vlanProtocol  uint16 // EtherType of the tags; kernels without VLANs send none
 	vlanStats     bool
 	mst           bool
 	stp           bool
@@ -43,16 +47,21 @@ type bridgeOptions struct {
 
 // portOptions are IFLA_INFO_SLAVE_DATA of a bridge port (IFLA_BRPORT_*).
 type portOptions struct {
-	isPort          bool
-	known           bool // all that a port must say of itself was there
-	state           uint8
-	learning        bool
-	locked          bool
-	isolated        bool
-	hairpin         bool
-	vlanTunnel      bool
-	proxiesNeighbor bool // proxy ARP, or suppression of neighbour discovery
-	backup          bool
+	isPort bool
+	known  bool // all that a port must say of itself was there
+	state  uint8
+	flags  accel.PortFlags
+	backup bool
+}
+
+// portVLANs are the VLANs of a bridge port as RTM_GETVLAN answers
+// (BRIDGE_VLANDB_*). Whether neighbour discovery is suppressed in one of them is
+// not read: it counts only beside the port's own flag, FlagNeighVLANSuppress
+// (net/bridge/br_arp_nd_proxy.c: br_is_neigh_suppress_enabled).
+type portVLANs struct {
+	known   bool // they were asked for, and all of the answer could be read
+	pvid    uint16
+	members accel.VLANs
 }
 
 // The attributes that are read; include/uapi/linux/if_link.h.
@@ -61,6 +70,7 @@ const (
 	iflaBrAgeingTime    = unix.IFLA_BR_AGEING_TIME
 	iflaBrStpState      = unix.IFLA_BR_STP_STATE
 	iflaBrVlanFiltering = unix.IFLA_BR_VLAN_FILTERING
+	iflaBrVlanProtocol  = unix.IFLA_BR_VLAN_PROTOCOL
 	iflaBrVlanStats     = unix.IFLA_BR_VLAN_STATS_ENABLED
 	iflaBrVlanStatsPort = unix.IFLA_BR_VLAN_STATS_PER_PORT
 	iflaBrMultiBoolopt  = unix.IFLA_BR_MULTI_BOOLOPT
@@ -84,6 +94,7 @@ const (
 
 // What golang.org/x/sys/unix lacks, each with its header.
 const (
+	ntfSticky            = 1 << 6 // NTF_STICKY; neighbour.h
 	ndaFlagsExt          = 15     // NDA_FLAGS_EXT; neighbour.h
 	brBooloptMST         = 1 << 2 // BR_BOOLOPT_MST_ENABLE; if_bridge.h
 	brStateForwarding    = 3      // BR_STATE_FORWARDING; if_bridge.h
@@ -91,6 +102,20 @@ const (
 	rtextFilterSkipStats = 1 << 3 // RTEXT_FILTER_SKIP_STATS; rtnetlink.h
 	attributeMask        = 0x3fff // NLA_TYPE_MASK; netlink.h
 	userHZ               = 100    // of clock_t
+)
+
+// The attributes of RTM_GETVLAN's answer; include/uapi/linux/if_bridge.h.
+const (
+	vlanDBEntry      = 1 // BRIDGE_VLANDB_ENTRY
+	vlanDBEntryInfo  = 1 // BRIDGE_VLANDB_ENTRY_INFO: struct bridge_vlan_info
+	vlanDBEntryRange = 2 // BRIDGE_VLANDB_ENTRY_RANGE
+	vlanDBEntryState = 3 // BRIDGE_VLANDB_ENTRY_STATE
+
+	vlanInfoPVID     = 1 << 1 // BRIDGE_VLAN_INFO_PVID
+	vlanInfoUntagged = 1 << 2 // BRIDGE_VLAN_INFO_UNTAGGED
+
+	sizeofBrVlanMsg = 8    // struct br_vlan_msg
+	lastVID         = 4094 // VLAN_VID_MASK - 1
 )
 
 // attributes calls f for each attribute that is whole, and says how many bytes
@@ -140,6 +165,13 @@ func (r *reader) uint16(n uint16, v []byte) uint16 {
 		return 0
 	}
 	return binary.NativeEndian.Uint16(v)
+}
+
+func (r *reader) bigEndian16(n uint16, v []byte) uint16 {
+	if !r.read(n, v, 2) {
+		return 0
+	}
+	return binary.BigEndian.Uint16(v)
 }
 
 func (r *reader) uint32(n uint16, v []byte) uint32 {
@@ -255,6 +287,8 @@ func decodeBridge(data []byte) (o bridgeOptions) {
 			o.stp = r.uint32(n, v) != 0
 		case iflaBrVlanFiltering:
 			o.vlanFiltering = r.flag(n, v)
+		case iflaBrVlanProtocol:
+			o.vlanProtocol = r.bigEndian16(n, v)
 		case iflaBrVlanStats, iflaBrVlanStatsPort:
 			o.vlanStats = r.flag(n, v) || o.vlanStats
 		case iflaBrMultiBoolopt: // struct br_boolopt_multi: optval, optmask
@@ -265,33 +299,117 @@ func decodeBridge(data []byte) (o bridgeOptions) {
 	return o
 }
 
+// flagAttributes are the port attributes that are flags: most of them every
+// kernel since 6.1 sends.
+var flagAttributes = map[uint16]accel.PortFlags{
+	iflaBrportMode:              accel.FlagHairpin,
+	iflaBrportLearning:          accel.FlagLearning,
+	iflaBrportProxyARP:          accel.FlagProxyARP,
+	iflaBrportProxyARPWifi:      accel.FlagProxyARPWifi,
+	iflaBrportVlanTunnel:        accel.FlagVLANTunnel,
+	iflaBrportNeighSuppress:     accel.FlagNeighSuppress,
+	iflaBrportIsolated:          accel.FlagIsolated,
+	iflaBrportLocked:            accel.FlagLocked,
+	iflaBrportNeighVlanSuppress: accel.FlagNeighVLANSuppress,
+}
+
 // decodePort reads what net/bridge/br_netlink.c: br_port_fill_attrs wrote.
 func decodePort(data []byte) (o portOptions) {
 	o.isPort = true
 	var r reader
 	r.broken += attributes(data, func(n uint16, v []byte) {
-		switch n {
-		case iflaBrportState:
+		flag, isFlag := flagAttributes[n]
+		switch {
+		case isFlag && r.flag(n, v):
+			o.flags |= flag
+		case n == iflaBrportState:
 			o.state = r.uint8(n, v)
-		case iflaBrportMode:
-			o.hairpin = r.flag(n, v)
-		case iflaBrportLearning:
-			o.learning = r.flag(n, v)
-		case iflaBrportProxyARP, iflaBrportProxyARPWifi, iflaBrportNeighSuppress, iflaBrportNeighVlanSuppress:
-			o.proxiesNeighbor = r.flag(n, v) || o.proxiesNeighbor
-		case iflaBrportVlanTunnel:
-			o.vlanTunnel = r.flag(n, v)
-		case iflaBrportIsolated:
-			o.isolated = r.flag(n, v)
-		case iflaBrportLocked:
-			o.locked = r.flag(n, v)
-		case iflaBrportBackupPort, iflaBrportBackupNhid: // sent only where there is one
+		case n == iflaBrportBackupPort, n == iflaBrportBackupNhid: // sent only where there is one
 			o.backup = r.uint32(n, v) != 0 || o.backup
 		}
 	})
 	o.known = r.has(iflaBrportState, iflaBrportMode, iflaBrportLearning, iflaBrportProxyARP, iflaBrportProxyARPWifi,
 		iflaBrportNeighSuppress, iflaBrportVlanTunnel, iflaBrportIsolated, iflaBrportLocked)
 	return o
+}
+
+// decodeVLANs reads the messages of one port that net/bridge/br_vlan.c:
+// br_vlan_dump_dev wrote. VLANs that are not in order come from a list that
+// changed meanwhile: then nothing of it is known.
+func decodeVLANs(port int, messages [][]byte) portVLANs {
+	var pvid uint16
+	var members []accel.VLAN
+	isWhole := true
+	take := func(number uint16, value []byte) {
+		if number != vlanDBEntry {
+			return
+		}
+		e, ok := decodeVLANEntry(value)
+		if isWhole = isWhole && ok && e.follows(members) && !(e.isPVID && pvid != 0); !isWhole {
+			return
+		}
+		members = e.appendTo(members)
+		if e.isPVID {
+			pvid = e.first
+		}
+	}
+	for _, data := range messages {
+		if indexAt4(data) != port || attributes(data[sizeofBrVlanMsg:], take) > 0 || !isWhole {
+			return portVLANs{}
+		}
+	}
+	return portVLANs{known: true, pvid: pvid, members: accel.NewVLANs(members)}
+}
+
+// vlanEntry is a range of VLANs that are alike.
+type vlanEntry struct {
+	first, last uint16
+	isPVID      bool // the first is
+	untagged    bool
+	forwarding  bool
+}
+
+// decodeVLANEntry reads what net/bridge/br_vlan.c: br_vlan_fill_vids wrote.
+func decodeVLANEntry(data []byte) (e vlanEntry, ok bool) {
+	var r reader
+	r.broken += attributes(data, func(n uint16, v []byte) {
+		switch n {
+		case vlanDBEntryInfo:
+			if r.read(n, v, 4) {
+				flags := binary.NativeEndian.Uint16(v)
+				e.first = binary.NativeEndian.Uint16(v[2:])
+				e.isPVID, e.untagged = flags&vlanInfoPVID != 0, flags&vlanInfoUntagged != 0
+			}
+		case vlanDBEntryRange: // absent for a single VLAN
+			e.last = r.uint16(n, v)
+		case vlanDBEntryState:
+			e.forwarding = r.uint8(n, v) == brStateForwarding
+		}
+	})
+	if e.last == 0 {
+		e.last = e.first
+	}
+	return e, r.has(vlanDBEntryInfo, vlanDBEntryState) && 0 < e.first && e.first <= e.last && e.last <= lastVID
+}
+
+// follows says whether the entry comes behind all of the members.
+func (e vlanEntry) follows(members []accel.VLAN) bool {
+	return len(members) == 0 || members[len(members)-1].VID < e.first
+}
+
+func (e vlanEntry) appendTo(members []accel.VLAN) []accel.VLAN {
+	for vid := e.first; vid <= e.last; vid++ {
+		members = append(members, accel.VLAN{VID: vid, Untagged: e.untagged, Forwarding: e.forwarding})
+	}
+	return members
+}
+
+// encodeVLANRequest is RTM_GETVLAN for one port.
+func encodeVLANRequest(port int) []byte {
+	b := make([]byte, sizeofBrVlanMsg)
+	b[0] = unix.AF_BRIDGE
+	binary.NativeEndian.PutUint32(b[4:], uint32(port))
+	return b
 }
 
 // neigh is a bridge's FDB entry as a message tells it.
@@ -340,6 +458,7 @@ func decodeNeigh(data []byte) (neigh, error) {
 	if port != n.bridge {
 		n.station.Port = port
 	}
+	n.station.Sticky = flags&ntfSticky != 0
 	n.station.Local = port == n.bridge || state&unix.NUD_PERMANENT != 0
 	return n, nil
 }
@@ -377,8 +496,9 @@ func encodeLinkRequest(ifindex int) ([]byte, error) {
 	return append(b, attrs...), err
 }
 
-// tcIndex returns the ifindex of a tc message (struct tcmsg).
-func tcIndex(data []byte) int {
+// indexAt4 returns the ifindex behind the first four bytes, where a tc message
+// (struct tcmsg) and a VLAN's (struct br_vlan_msg) have it; 0 if it is not there.
+func indexAt4(data []byte) int {
 	if len(data) < 8 {
 		return 0
 	}

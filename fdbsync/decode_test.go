@@ -88,10 +88,10 @@ func linkDetails(t testing.TB, name string, number uint16) []byte {
 
 func TestDecodeLink(t *testing.T) {
 	const up = unix.IFF_UP | unix.IFF_BROADCAST | unix.IFF_MULTICAST | unix.IFF_RUNNING | unix.IFF_LOWER_UP
-	plain := portOptions{isPort: true, known: true, state: brStateForwarding, learning: true}
+	plain := portOptions{isPort: true, known: true, state: brStateForwarding, flags: accel.FlagLearning}
 	odd := portOptions{
-		isPort: true, known: true, state: brStateForwarding, isolated: true, hairpin: true,
-		vlanTunnel: true, proxiesNeighbor: true, backup: true,
+		isPort: true, known: true, state: brStateForwarding, backup: true,
+		flags: accel.FlagIsolated | accel.FlagHairpin | accel.FlagVLANTunnel | accel.FlagNeighSuppress,
 	}
 	for name, want := range map[string]link{
 		"link-loopback": {ifindex: 1, name: "lo", mtu: 65536, flags: unix.IFF_LOOPBACK, known: true},
@@ -153,6 +153,8 @@ func TestDecodeBridgeOptions(t *testing.T) {
 		{"stp", iflaBrStpState, u32(1), bridgeOptions{stp: true}},
 		{"stp in user space", iflaBrStpState, u32(2), bridgeOptions{stp: true}},
 		{"vlan filtering", iflaBrVlanFiltering, []byte{1}, bridgeOptions{vlanFiltering: true}},
+		{"802.1Q", iflaBrVlanProtocol, []byte{0x81, 0x00}, bridgeOptions{vlanProtocol: 0x8100}},
+		{"802.1ad", iflaBrVlanProtocol, []byte{0x88, 0xa8}, bridgeOptions{vlanProtocol: 0x88a8}},
 		{"vlan stats", iflaBrVlanStats, []byte{1}, bridgeOptions{vlanStats: true}},
 		{"vlan stats per port", iflaBrVlanStatsPort, []byte{1}, bridgeOptions{vlanStats: true}},
 		{"mst", iflaBrMultiBoolopt, append(u32(1<<2), u32(7)...), bridgeOptions{mst: true}},
@@ -184,15 +186,15 @@ func TestDecodePortOptions(t *testing.T) {
 		change func(*portOptions)
 	}{
 		{"state", iflaBrportState, []byte{4}, func(o *portOptions) { o.state = 4 }},
-		{"hairpin", iflaBrportMode, []byte{1}, func(o *portOptions) { o.hairpin = true }},
-		{"no learning", iflaBrportLearning, []byte{0}, func(o *portOptions) { o.learning = false }},
-		{"proxy ARP", iflaBrportProxyARP, []byte{1}, func(o *portOptions) { o.proxiesNeighbor = true }},
-		{"proxy ARP on wireless", iflaBrportProxyARPWifi, []byte{1}, func(o *portOptions) { o.proxiesNeighbor = true }},
-		{"suppression", iflaBrportNeighSuppress, []byte{1}, func(o *portOptions) { o.proxiesNeighbor = true }},
-		{"suppression per VLAN", iflaBrportNeighVlanSuppress, []byte{1}, func(o *portOptions) { o.proxiesNeighbor = true }},
-		{"vlan tunnel", iflaBrportVlanTunnel, []byte{1}, func(o *portOptions) { o.vlanTunnel = true }},
-		{"isolated", iflaBrportIsolated, []byte{1}, func(o *portOptions) { o.isolated = true }},
-		{"locked", iflaBrportLocked, []byte{1}, func(o *portOptions) { o.locked = true }},
+		{"hairpin", iflaBrportMode, []byte{1}, func(o *portOptions) { o.flags |= accel.FlagHairpin }},
+		{"no learning", iflaBrportLearning, []byte{0}, func(o *portOptions) { o.flags &^= accel.FlagLearning }},
+		{"proxy ARP", iflaBrportProxyARP, []byte{1}, func(o *portOptions) { o.flags |= accel.FlagProxyARP }},
+		{"proxy ARP on wireless", iflaBrportProxyARPWifi, []byte{1}, func(o *portOptions) { o.flags |= accel.FlagProxyARPWifi }},
+		{"suppression", iflaBrportNeighSuppress, []byte{1}, func(o *portOptions) { o.flags |= accel.FlagNeighSuppress }},
+		{"suppression per VLAN", iflaBrportNeighVlanSuppress, []byte{1}, func(o *portOptions) { o.flags |= accel.FlagNeighVLANSuppress }},
+		{"vlan tunnel", iflaBrportVlanTunnel, []byte{1}, func(o *portOptions) { o.flags |= accel.FlagVLANTunnel }},
+		{"isolated", iflaBrportIsolated, []byte{1}, func(o *portOptions) { o.flags |= accel.FlagIsolated }},
+		{"locked", iflaBrportLocked, []byte{1}, func(o *portOptions) { o.flags |= accel.FlagLocked }},
 		{"backup port", iflaBrportBackupPort, u32(8), func(o *portOptions) { o.backup = true }},
 		{"backup nexthop", iflaBrportBackupNhid, u32(8), func(o *portOptions) { o.backup = true }},
 		{"no backup nexthop", iflaBrportBackupNhid, u32(0), func(*portOptions) {}},
@@ -270,11 +272,12 @@ func TestDecodeNeigh(t *testing.T) {
 	local := func(mac accel.MAC, port int) accel.Station {
 		return accel.Station{StationKey: accel.StationKey{MAC: mac}, Port: port, Local: true}
 	}
+	sticky := func(s accel.Station) accel.Station { s.Sticky = true; return s }
 	for name, want := range map[string]accel.Station{
 		"fdb-learned":      station(1, 4),
 		"fdb-static":       station(2, 6),
 		"fdb-extern-learn": station(4, 8),
-		"fdb-sticky":       station(3, 8),
+		"fdb-sticky":       sticky(station(3, 8)),
 		"fdb-behind-vxlan": station(7, 9),
 		"fdb-port-local":   local(macIn(message(t, "fdb-port-local")), 4),
 		"fdb-bridge-local": local(accel.MAC{2, 0, 0, 0, 0, 5}, 0),
@@ -394,13 +397,98 @@ func TestChainsOfDoubtfulDevices(t *testing.T) {
 }
 
 func TestMessagesOfOtherKindsHaveNoIndex(t *testing.T) {
-	if tcIndex([]byte{0, 0, 0, 0, 1, 0}) != 0 {
+	if indexAt4([]byte{0, 0, 0, 0, 1, 0}) != 0 {
 		t.Error("half a tc message has an index")
 	}
-	if got := tcIndex(append(make([]byte, 4), u32(9)...)); got != 9 {
+	if got := indexAt4(append(make([]byte, 4), u32(9)...)); got != 9 {
 		t.Errorf("the index is %d, want 9", got)
 	}
 	if _, err := linkIndex(make([]byte, 4)); err == nil {
 		t.Error("half a link message has an index")
+	}
+}
+
+// vlanMessage is an answer to RTM_GETVLAN as net/bridge/br_vlan.c:
+// br_vlan_dump_dev writes it.
+func vlanMessage(port uint32, entries ...[]byte) []byte {
+	header := slices.Concat([]byte{unix.AF_BRIDGE, 0, 0, 0}, u32(port))
+	return slices.Concat(header, slices.Concat(entries...))
+}
+
+func vlanEntryOf(attributes ...[]byte) []byte {
+	return attribute(vlanDBEntry|unix.NLA_F_NESTED, slices.Concat(attributes...)...)
+}
+
+// vlanInfo is struct bridge_vlan_info.
+func vlanInfo(vid, flags uint16) []byte {
+	value := binary.NativeEndian.AppendUint16(nil, flags)
+	return attribute(vlanDBEntryInfo, binary.NativeEndian.AppendUint16(value, vid)...)
+}
+
+func vlanRange(last uint16) []byte {
+	return attribute(vlanDBEntryRange, binary.NativeEndian.AppendUint16(nil, last)...)
+}
+
+func vlanState(state byte) []byte { return attribute(vlanDBEntryState, state) }
+
+func TestDecodeVLANs(t *testing.T) {
+	const untagged, pvid = vlanInfoUntagged, vlanInfoPVID
+	forwarding, later := vlanState(brStateForwarding), attribute(99, 1, 2, 3)
+	for name, c := range map[string]struct {
+		messages [][]byte
+		pvid     uint16
+		members  []accel.VLAN
+	}{
+		"no answer": {nil, 0, nil},
+		"none":      {[][]byte{vlanMessage(4)}, 0, nil},
+		"the usual one": {
+			[][]byte{vlanMessage(4, vlanEntryOf(vlanInfo(1, pvid|untagged), forwarding, later))},
+			1, []accel.VLAN{{VID: 1, Untagged: true, Forwarding: true}},
+		},
+		"another that is no entry": {
+			[][]byte{vlanMessage(4, attribute(2, vlanInfo(7, 0)...), vlanEntryOf(vlanInfo(9, 0), vlanState(4)))},
+			0, []accel.VLAN{{VID: 9}},
+		},
+		"ranges, the first of which begins with the PVID": {
+			[][]byte{vlanMessage(4, vlanEntryOf(vlanInfo(10, pvid), vlanRange(12), forwarding), vlanEntryOf(vlanInfo(13, untagged), vlanState(2)))},
+			10, []accel.VLAN{{VID: 10, Forwarding: true}, {VID: 11, Forwarding: true}, {VID: 12, Forwarding: true}, {VID: 13, Untagged: true}},
+		},
+		"two messages": {
+			[][]byte{vlanMessage(4, vlanEntryOf(vlanInfo(1, 0), forwarding)), vlanMessage(4, vlanEntryOf(vlanInfo(4094, pvid), forwarding))},
+			4094, []accel.VLAN{{VID: 1, Forwarding: true}, {VID: 4094, Forwarding: true}},
+		},
+	} {
+		want := portVLANs{known: true, pvid: c.pvid, members: accel.NewVLANs(c.members)}
+		if got := decodeVLANs(4, c.messages); got != want {
+			t.Errorf("%s: %+v, want %+v", name, got, want)
+		}
+	}
+}
+
+// TestDoubtfulVLANsAreUnknown: half of the VLANs is worse than none.
+func TestDoubtfulVLANsAreUnknown(t *testing.T) {
+	forwarding := vlanState(brStateForwarding)
+	good := vlanEntryOf(vlanInfo(10, vlanInfoPVID), forwarding)
+	for name, message := range map[string][]byte{
+		"half a header":           {unix.AF_BRIDGE, 0, 0, 0, 4, 0},
+		"of another port":         vlanMessage(5, good),
+		"cut off":                 vlanMessage(4, good)[:20],
+		"no state":                vlanMessage(4, good, vlanEntryOf(vlanInfo(11, 0))),
+		"no info":                 vlanMessage(4, good, vlanEntryOf(forwarding)),
+		"half an info":            vlanMessage(4, good, vlanEntryOf(attribute(vlanDBEntryInfo, 0, 0), forwarding)),
+		"a long state":            vlanMessage(4, good, vlanEntryOf(vlanInfo(11, 0), attribute(vlanDBEntryState, u32(3)...))),
+		"a long range":            vlanMessage(4, good, vlanEntryOf(vlanInfo(11, 0), forwarding, attribute(vlanDBEntryRange, u32(12)...))),
+		"cut off inside":          vlanMessage(4, good, vlanEntryOf(vlanInfo(11, 0), forwarding, []byte{9, 0, 3})),
+		"backwards":               vlanMessage(4, good, vlanEntryOf(vlanInfo(9, 0), forwarding)),
+		"twice":                   vlanMessage(4, good, vlanEntryOf(vlanInfo(10, 0), forwarding)),
+		"two PVIDs":               vlanMessage(4, good, vlanEntryOf(vlanInfo(11, vlanInfoPVID), forwarding)),
+		"VLAN 0":                  vlanMessage(4, vlanEntryOf(vlanInfo(0, 0), forwarding)),
+		"VLAN 4095":               vlanMessage(4, good, vlanEntryOf(vlanInfo(4095, 0), forwarding)),
+		"a range beyond":          vlanMessage(4, good, vlanEntryOf(vlanInfo(11, 0), vlanRange(4095), forwarding)),
+		"a range that ends early": vlanMessage(4, good, vlanEntryOf(vlanInfo(12, 0), vlanRange(11), forwarding)),
+	} {
+		if got := decodeVLANs(4, [][]byte{message}); got != (portVLANs{}) {
+			t.Errorf("%s: %+v", name, got)
+		}
 	}
 }

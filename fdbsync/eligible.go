@@ -14,7 +14,7 @@ func bridgeReason(l link) accel.Reason {
 	switch {
 	case !l.known || !l.bridge.known:
 		return accel.Unchecked
-	case l.bridge.vlanFiltering: // until its VLANs are read
+	case l.bridge.vlanFiltering && !isTag(l.bridge.vlanProtocol):
 		return accel.Unchecked
 	case l.bridge.mst:
 		return accel.MST
@@ -26,6 +26,12 @@ func bridgeReason(l link) accel.Reason {
 		return accel.Promiscuous
 	}
 	return accel.Fast
+}
+
+// isTag says whether the EtherType is one of the two that a bridge's VLANs can
+// have (net/bridge/br_vlan.c: br_vlan_set_proto).
+func isTag(protocol uint16) bool {
+	return protocol == unix.ETH_P_8021Q || protocol == unix.ETH_P_8021AD
 }
 
 // keepaliveOf is how long a source may stay unseen by the bridge: a quarter of
@@ -44,13 +50,15 @@ type surroundings struct {
 	vlanDevice bool
 	netfilter  bool
 	tc         accel.Reason
+	// filtering: the port's bridge filters VLANs.
+	filtering bool
 }
 
 // bothWays judges a port in either direction.
 func bothWays(l link, s surroundings) accel.Reason {
 	const carrier = unix.IFF_UP | unix.IFF_LOWER_UP
 	switch {
-	case !l.known || !l.port.known:
+	case !l.known || !l.port.known, s.filtering && !l.vlans.known:
 		return accel.PortUnknown
 	case !l.ethernet:
 		return accel.PortNotEthernet
@@ -58,10 +66,8 @@ func bothWays(l link, s surroundings) accel.Reason {
 		return accel.PortDown
 	case l.port.state != brStateForwarding:
 		return accel.PortBlocked
-	case l.port.vlanTunnel:
+	case l.port.flags&accel.FlagVLANTunnel != 0:
 		return accel.PortVLANTunnel
-	case l.port.proxiesNeighbor:
-		return accel.PortProxy
 	case l.inSwitch:
 		return accel.PortSwitch
 	case s.netfilter:
@@ -72,9 +78,12 @@ func bothWays(l link, s surroundings) accel.Reason {
 
 // portOf is the port as the data plane shall have it.
 func portOf(l link, s surroundings) accel.Port {
-	p := accel.Port{Name: l.name, Ifindex: l.ifindex, MTU: l.mtu, HasVLANDevices: s.vlanDevice}
-	if l.port.isolated {
-		p.Flags |= accel.FlagIsolated
+	p := accel.Port{
+		Name: l.name, Ifindex: l.ifindex, MTU: l.mtu, Flags: l.port.flags,
+		HasVLANDevices: s.vlanDevice, Seen: l.seen,
+	}
+	if s.filtering {
+		p.PVID, p.VLANs = l.vlans.pvid, l.vlans.members
 	}
 	p.In = bothWays(l, s)
 	p.Out = p.In
@@ -82,6 +91,47 @@ func portOf(l link, s surroundings) accel.Port {
 		p.Out = accel.PortBackup
 	}
 	return p
+}
+
+// narrowed is a port that may do only what it may do both before and after a
+// change. What was seen of it stays old, so that what the kernel changed
+// meanwhile keeps it on the slow path.
+func narrowed(from, to accel.Port) accel.Port {
+	p := to
+	p.Seen = from.Seen
+	if from.In != accel.Fast && to.In == accel.Fast {
+		p.In = from.In
+	}
+	if from.Out != accel.Fast && to.Out == accel.Fast {
+		p.Out = from.Out
+	}
+	p.MTU = min(from.MTU, to.MTU)
+	// Every flag but hairpin takes something away.
+	p.Flags = (from.Flags|to.Flags)&^accel.FlagHairpin | from.Flags&to.Flags
+	p.HasVLANDevices = from.HasVLANDevices || to.HasVLANDevices
+	if from.PVID != to.PVID {
+		p.PVID = 0
+	}
+	p.VLANs = common(from.VLANs, to.VLANs)
+	return p
+}
+
+// common are the memberships that are the same in both.
+func common(a, b accel.VLANs) accel.VLANs {
+	if a == b {
+		return a
+	}
+	in := make(map[accel.VLAN]bool)
+	for v := range a.All() {
+		in[v] = true
+	}
+	var both []accel.VLAN
+	for v := range b.All() {
+		if in[v] {
+			both = append(both, v)
+		}
+	}
+	return accel.NewVLANs(both)
 }
 
 // stateNames are the STP states as bridge(8) writes them (BR_STATE_*).

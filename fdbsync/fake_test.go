@@ -3,6 +3,7 @@ package fdbsync
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -18,10 +19,17 @@ type fakePlane struct {
 	mu      sync.Mutex
 	bridges map[int]*fakeBridge
 	calls   []string
-	renewed int
-	refuse  map[string]error        // AttachPort fails for these ports
-	foreign map[string]accel.Reason // what Coexist says of these ports
-	fail    error                   // OpenBridge fails
+	leases  []time.Duration // of Renew
+	version map[int]uint64  // of devices; those of closed bridges and free ports too
+	can     accel.Revocation
+	// These are called, where they are set: when Version was read, when a port
+	// was attached, and before any other call, which fails with their error.
+	answered  func(ifindex int)
+	attaching func(ifindex int)
+	breaks    func(call string) error
+	refuse    map[string]error        // AttachPort fails for these ports
+	foreign   map[string]accel.Reason // what Coexist says of these ports
+	fail      error                   // OpenBridge fails
 }
 
 // fakeBridge is what the data plane has of one bridge.
@@ -39,11 +47,40 @@ func newFakePlane() *fakePlane {
 		bridges: make(map[int]*fakeBridge),
 		refuse:  make(map[string]error),
 		foreign: make(map[string]accel.Reason),
+		version: make(map[int]uint64),
 	}
 }
 
+func (d *fakePlane) Revocation(int) accel.Revocation { return d.can }
+
+// Version is 0 for what is not watched, as tcprog's.
+func (d *fakePlane) Version(ifindex int) uint64 {
+	version := d.watched(ifindex)
+	if d.answered != nil {
+		d.answered(ifindex)
+	}
+	return version
+}
+
+func (d *fakePlane) watched(ifindex int) uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.bridges[ifindex] != nil {
+		return d.version[ifindex]
+	}
+	for _, b := range d.bridges {
+		if _, ok := b.ports[ifindex]; ok {
+			return d.version[ifindex]
+		}
+	}
+	return 0
+}
+
 // with runs f on an open bridge, as tcprog does: any other is an error.
-func (d *fakePlane) with(bridge int, f func(*fakeBridge) error) error {
+func (d *fakePlane) with(bridge int, call string, f func(*fakeBridge) error) error {
+	if err := d.breaking(call); err != nil {
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	b := d.bridges[bridge]
@@ -53,11 +90,21 @@ func (d *fakePlane) with(bridge int, f func(*fakeBridge) error) error {
 	return f(b)
 }
 
+func (d *fakePlane) breaking(call string) error {
+	if d.breaks == nil {
+		return nil
+	}
+	return d.breaks(call)
+}
+
 func (d *fakePlane) note(format string, args ...any) {
 	d.calls = append(d.calls, fmt.Sprintf(format, args...))
 }
 
 func (d *fakePlane) OpenBridge(b accel.Bridge) error {
+	if err := d.breaking("open"); err != nil {
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.note("open %s", b.Name)
@@ -82,30 +129,33 @@ func (d *fakePlane) CloseBridge(bridge int) error {
 }
 
 func (d *fakePlane) SetGate(bridge int, g accel.Gate) error {
-	return d.with(bridge, func(b *fakeBridge) error {
+	return d.with(bridge, "gate", func(b *fakeBridge) error {
 		d.note("gate %s", g.Reason)
 		b.gate = g
 		return nil
 	})
 }
 
-func (d *fakePlane) Renew(bridge int, _ time.Duration) error {
-	return d.with(bridge, func(*fakeBridge) error { d.renewed++; return nil })
+func (d *fakePlane) Renew(bridge int, lease time.Duration) error {
+	return d.with(bridge, "renew", func(*fakeBridge) error { d.leases = append(d.leases, lease); return nil })
 }
 
 func (d *fakePlane) AttachPort(bridge int, p accel.Port) error {
-	return d.with(bridge, func(b *fakeBridge) error {
+	return d.with(bridge, "attach", func(b *fakeBridge) error {
 		if err := d.refuse[p.Name]; err != nil {
 			return err
 		}
 		d.note("attach %s", p.Name)
 		b.ports[p.Ifindex] = p
+		if d.attaching != nil {
+			d.attaching(p.Ifindex)
+		}
 		return nil
 	})
 }
 
 func (d *fakePlane) SetPort(bridge int, p accel.Port) error {
-	return d.with(bridge, func(b *fakeBridge) error {
+	return d.with(bridge, "port", func(b *fakeBridge) error {
 		if _, ok := b.ports[p.Ifindex]; !ok {
 			return fmt.Errorf("port %s is not attached", p.Name)
 		}
@@ -116,7 +166,7 @@ func (d *fakePlane) SetPort(bridge int, p accel.Port) error {
 }
 
 func (d *fakePlane) DetachPort(bridge, port int) error {
-	return d.with(bridge, func(b *fakeBridge) error {
+	return d.with(bridge, "detach", func(b *fakeBridge) error {
 		if p, ok := b.ports[port]; ok {
 			d.note("detach %s", p.Name)
 		}
@@ -126,7 +176,7 @@ func (d *fakePlane) DetachPort(bridge, port int) error {
 }
 
 func (d *fakePlane) Coexist(bridge, port int) (reason accel.Reason, err error) {
-	err = d.with(bridge, func(b *fakeBridge) error {
+	err = d.with(bridge, "coexist", func(b *fakeBridge) error {
 		reason = d.foreign[b.ports[port].Name]
 		return nil
 	})
@@ -134,7 +184,7 @@ func (d *fakePlane) Coexist(bridge, port int) (reason accel.Reason, err error) {
 }
 
 func (d *fakePlane) Admit(bridge int, stations []accel.Station) (unmirrored int, err error) {
-	err = d.with(bridge, func(b *fakeBridge) error {
+	err = d.with(bridge, "admit", func(b *fakeBridge) error {
 		for _, s := range stations {
 			if _, ok := b.stations[s.StationKey]; ok {
 				continue
@@ -152,7 +202,7 @@ func (d *fakePlane) Admit(bridge int, stations []accel.Station) (unmirrored int,
 }
 
 func (d *fakePlane) Activate(bridge int, stations []accel.Station) (lost []accel.StationKey, err error) {
-	err = d.with(bridge, func(b *fakeBridge) error {
+	err = d.with(bridge, "activate", func(b *fakeBridge) error {
 		for _, s := range stations {
 			if _, ok := b.stations[s.StationKey]; !ok {
 				lost = append(lost, s.StationKey)
@@ -167,7 +217,7 @@ func (d *fakePlane) Activate(bridge int, stations []accel.Station) (lost []accel
 }
 
 func (d *fakePlane) Revoke(bridge int, keys []accel.StationKey) error {
-	return d.with(bridge, func(b *fakeBridge) error {
+	return d.with(bridge, "revoke", func(b *fakeBridge) error {
 		for _, k := range keys {
 			delete(b.stations, k)
 		}
@@ -184,7 +234,7 @@ func (b *fakeBridge) revoke(k accel.StationKey) {
 }
 
 func (d *fakePlane) Stations(bridge int) (all []accel.Station, err error) {
-	err = d.with(bridge, func(b *fakeBridge) error {
+	err = d.with(bridge, "stations", func(b *fakeBridge) error {
 		for _, s := range b.stations {
 			all = append(all, s)
 		}
@@ -194,7 +244,7 @@ func (d *fakePlane) Stations(bridge int) (all []accel.Station, err error) {
 }
 
 func (d *fakePlane) Revocations(bridge int) (n uint64, err error) {
-	err = d.with(bridge, func(b *fakeBridge) error { n = b.revoked; return nil })
+	err = d.with(bridge, "revocations", func(b *fakeBridge) error { n = b.revoked; return nil })
 	return n, err
 }
 
@@ -227,9 +277,12 @@ func (d *fakePlane) log() []string {
 	return slices.Clone(d.calls)
 }
 
+// loggerTo writes to a buffer.
+func loggerTo(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
+
 // testLogger writes to the test's output.
 func testLogger(t *testing.T) *slog.Logger {
-	return slog.New(slog.NewTextHandler(t.Output(), nil))
+	return loggerTo(t.Output())
 }
 
 var errTest = errors.New("as the test wants it")

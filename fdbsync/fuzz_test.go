@@ -67,3 +67,25 @@ func FuzzDecodeChain(f *testing.F) {
 		}
 	})
 }
+
+// FuzzDecodeVLANs holds that whatever counts as known has VLANs that can be, each
+// once and in order, and a PVID that is one of them.
+func FuzzDecodeVLANs(f *testing.F) {
+	seeds(f, "vlans-")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		got := decodeVLANs(indexAt4(data), [][]byte{data})
+		if !got.known && got != (portVLANs{}) {
+			t.Errorf("unknown, and %+v", got)
+		}
+		before, hasPVID := uint16(0), false
+		for v := range got.members.All() {
+			if v.VID <= before || v.VID > lastVID {
+				t.Errorf("VLAN %d comes behind %d", v.VID, before)
+			}
+			before, hasPVID = v.VID, hasPVID || v.VID == got.pvid
+		}
+		if got.pvid != 0 && !hasPVID {
+			t.Errorf("the PVID %d is none of its VLANs", got.pvid)
+		}
+	})
+}

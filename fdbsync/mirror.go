@@ -13,19 +13,24 @@ import (
 	"github.com/shunt-dev/shunt/accel"
 )
 
-// mirror holds one configured bridge: what the kernel said of it, and what the
+// mirror holds one bridge: what the kernel said of it, and what the
 // data plane was told. Its methods are called by the syncer only.
 type mirror struct {
 	name     string
-	stations int // how many the data plane takes
+	stations int           // how many the data plane takes
+	lease    time.Duration // as configured; 0: what the kernel makes needful
+	bypass   bool          // no packet filter counts
+	named    bool          // the configuration names it: it is kept when it is absent
 	plane    Dataplane
 	kernel   kernel
 	logger   *slog.Logger
 
 	on         bool // what the operator asked for
 	present    bool // the bridge exists
+	awaited    bool // the start waits for it
 	link       link // the bridge's own
 	synced     bool // every entry was confirmed since the table was last read
+	unread     bool // the table must be read before anything of it counts
 	table      *table
 	waiting    []accel.StationKey // admitted, or missed by a dump: to be asked for
 	askAt      time.Time          // when the grace period of waiting is over
@@ -60,13 +65,14 @@ const questions = 256
 
 // appear opens the bridge in the data plane, its gate shut.
 func (m *mirror) appear(l link) error {
+	m.link = l
 	if err := m.plane.OpenBridge(accel.Bridge{Name: m.name, Ifindex: l.ifindex}); err != nil {
 		return err
 	}
-	m.present, m.link, m.synced = true, l, false
+	m.present, m.synced, m.unread = true, false, true
 	m.table, m.waiting, m.full, m.revoked = newTable(m.stations), nil, false, 0
 	m.ports = make(map[int]*member)
-	m.gate = accel.Gate{Reason: accel.Syncing}
+	m.gate = accel.Gate{Reason: accel.Syncing, BypassNetfilter: m.bypass}
 	return m.plane.SetGate(l.ifindex, m.gate)
 }
 
@@ -94,12 +100,13 @@ func (m *mirror) read() error {
 		return err
 	}
 	m.table.endDump()
+	m.unread = false
 	return m.plane.Revoke(m.link.ifindex, stale)
 }
 
 // distrust shuts the gate until the table was read again.
 func (m *mirror) distrust() error {
-	m.synced = false
+	m.synced, m.unread = false, true
 	m.table.takeBack(m.waiting)
 	m.waiting = nil
 	if m.gate.Reason != accel.Fast {
@@ -167,7 +174,7 @@ func (m *mirror) advance(now time.Time) (time.Time, error) {
 	if len(m.waiting) > 0 {
 		return m.askAt, nil
 	}
-	m.synced = true
+	m.synced = !m.unread
 	return m.admit(now)
 }
 
@@ -176,7 +183,7 @@ func (m *mirror) admit(now time.Time) (time.Time, error) {
 	b := m.table.nextBatch()
 	m.tellIfFull(m.table.isFull())
 	if b.empty() {
-		m.synced = true
+		m.synced = !m.unread
 		return time.Time{}, nil
 	}
 	m.waiting, m.askAt = b.ask, now.Add(gracePeriod)
@@ -219,8 +226,14 @@ func (m *mirror) confirm(keys []accel.StationKey) error {
 // wantGate is the gate as it should be. The order of the reasons is that in
 // which an operator has to see to them.
 func (m *mirror) wantGate(fw firewall, fwErr error) accel.Gate {
-	g := accel.Gate{Keepalive: keepaliveOf(m.link.bridge), CheckIP: fw.brNetfilter}
-	own := bridgeReason(m.link)
+	g := accel.Gate{
+		Keepalive: keepaliveOf(m.link.bridge), CheckIP: fw.brNetfilter && !m.bypass, CheckND: m.suppressesND(),
+		BypassNetfilter: m.bypass, Seen: m.link.seen,
+	}
+	if m.link.bridge.vlanFiltering {
+		g.VLANProtocol = m.link.bridge.vlanProtocol
+	}
+	own, filters := bridgeReason(m.link), fw.reason(fwErr)
 	switch {
 	case m.link.known && m.link.flags&unix.IFF_UP == 0:
 		g.Reason = accel.BridgeDown
@@ -230,16 +243,41 @@ func (m *mirror) wantGate(fw firewall, fwErr error) accel.Gate {
 		g.Reason = accel.Syncing
 	case own != accel.Fast:
 		g.Reason = own
-	case fw.bridge:
-		g.Reason = accel.BridgeNetfilter
-	case fw.ip && fw.brNetfilter:
-		g.Reason = accel.BrNetfilter
-	case fwErr != nil:
-		g.Reason = accel.Unchecked
+	case filters != accel.Fast && !m.bypass:
+		g.Reason = filters
 	case m.unwatched():
 		g.Reason = accel.Unwatched
 	}
 	return g
+}
+
+// suppressesND says whether a port answers neighbour discovery for others: the
+// kernel looks for one of the bridge as a whole (net/bridge/br_input.c:
+// br_handle_frame_finish, BROPT_NEIGH_SUPPRESS_ENABLED).
+func (m *mirror) suppressesND() bool {
+	for _, p := range m.ports {
+		if p.link.port.flags&(accel.FlagNeighSuppress|accel.FlagNeighVLANSuppress) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// outdated returns the devices, the bridge or ports, that the kernel changed
+// since what the data plane was told of them was asked for.
+func (m *mirror) outdated() (ifindexes []int) {
+	if !m.present {
+		return nil
+	}
+	if m.plane.Version(m.link.ifindex) != m.gate.Seen {
+		ifindexes = append(ifindexes, m.link.ifindex)
+	}
+	for ifindex, p := range m.ports {
+		if p.attached && m.plane.Version(ifindex) != p.told.Seen {
+			ifindexes = append(ifindexes, ifindex)
+		}
+	}
+	return ifindexes
 }
 
 // unwatched says whether a port carries no program: a station that moves to it
@@ -253,16 +291,38 @@ func (m *mirror) unwatched() bool {
 	return false
 }
 
-// setGate tells the data plane what changed of the gate.
+// setGate tells the data plane what changed of the gate. One that opens has a
+// lease from the start.
 func (m *mirror) setGate(g accel.Gate) error {
 	if g == m.gate {
 		return nil
 	}
+	opens := g.Reason == accel.Fast && m.gate.Reason != accel.Fast
 	if g.Reason != m.gate.Reason {
 		m.logReason(g.Reason)
 	}
 	m.gate = g
-	return m.plane.SetGate(m.link.ifindex, g)
+	if err := m.plane.SetGate(m.link.ifindex, g); err != nil || !opens {
+		return err
+	}
+	return m.renew()
+}
+
+// safeLease bounds what is wrong for how long if the daemon hangs, where the
+// kernel cannot revoke everything without it.
+const safeLease = 2 * time.Second
+
+// renew lets the fast path live on: for ever where nothing of it hangs on the
+// daemon.
+func (m *mirror) renew() error {
+	if m.gate.Reason != accel.Fast {
+		return nil
+	}
+	lease := m.lease
+	if lease == 0 && !m.plane.Revocation(m.link.ifindex).AtOnce() {
+		lease = safeLease
+	}
+	return m.plane.Renew(m.link.ifindex, lease)
 }
 
 func (m *mirror) logReason(r accel.Reason) {
@@ -276,13 +336,25 @@ func (m *mirror) logReason(r accel.Reason) {
 // settle brings ports and gate to where they should be: what shuts comes first,
 // what opens last, and what takes time, attaching, in between.
 func (m *mirror) settle(links map[int]link, fw firewall, fwErr error) error {
+	if err := m.shut(links, fw, fwErr); err != nil {
+		return err
+	}
+	return m.open(links, fw, fwErr)
+}
+
+// shut takes in how the ports are now, and away whatever may not be done any
+// more. A port that left is free then for another bridge.
+func (m *mirror) shut(links map[int]link, fw firewall, fwErr error) error {
 	left := m.takePorts(links, fw)
 	if g := m.wantGate(fw, fwErr); g.Reason != accel.Fast || m.gate.Reason == accel.Fast {
+		if g.Reason == accel.Fast {
+			g.Seen = m.gate.Seen // the ports are not told yet
+		}
 		if err := m.setGate(g); err != nil {
 			return err
 		}
 	}
-	if err := m.setPorts(func(from, to accel.Port) bool { return !opens(from, to) }); err != nil {
+	if err := m.setPorts(narrowed); err != nil {
 		return err
 	}
 	for _, ifindex := range left {
@@ -290,18 +362,18 @@ func (m *mirror) settle(links map[int]link, fw firewall, fwErr error) error {
 			return err
 		}
 	}
-	m.attachPorts()
-	if err := m.setPorts(func(accel.Port, accel.Port) bool { return true }); err != nil {
+	return nil
+}
+
+// open gives what may be done now.
+func (m *mirror) open(links map[int]link, fw firewall, fwErr error) error {
+	if err := m.attachPorts(links); err != nil {
+		return err
+	}
+	if err := m.setPorts(func(_, want accel.Port) accel.Port { return want }); err != nil {
 		return err
 	}
 	return m.setGate(m.wantGate(fw, fwErr))
-}
-
-// opens says whether a port may do more than before.
-func opens(from, to accel.Port) bool {
-	return from.In != accel.Fast && to.In == accel.Fast ||
-		from.Out != accel.Fast && to.Out == accel.Fast ||
-		from.Flags.Isolated() && !to.Flags.Isolated() || from.MTU < to.MTU
 }
 
 // takePorts takes in how the ports are now, and returns those that left.
@@ -322,7 +394,8 @@ func (m *mirror) takePorts(links map[int]link, fw firewall) (left []int) {
 			m.ports[ifindex] = p
 		}
 		p.link = l
-		p.around.vlanDevice, p.around.netfilter = vlanDevices[ifindex], fw.on(l.name)
+		p.around.vlanDevice, p.around.netfilter = vlanDevices[ifindex], fw.on(l.name) && !m.bypass
+		p.around.filtering = m.link.bridge.vlanFiltering
 	}
 	return left
 }
@@ -339,23 +412,43 @@ func vlanDevicesOn(links map[int]link) map[int]bool {
 	return on
 }
 
-// setPorts tells the data plane what changed of the ports.
-func (m *mirror) setPorts(which func(from, to accel.Port) bool) error {
+// setPorts tells the data plane what changed of the ports, as far as next lets
+// it go on the way from what was told to what is wanted.
+func (m *mirror) setPorts(next func(told, want accel.Port) accel.Port) error {
 	for _, ifindex := range slices.Sorted(maps.Keys(m.ports)) {
 		p := m.ports[ifindex]
-		want := p.want()
-		if !p.attached || want == p.told || !which(p.told, want) {
+		if !p.attached {
 			continue
 		}
-		if want.In != p.told.In || want.Out != p.told.Out {
-			m.logger.Info("port", "port", want.Name, "in", want.In.String(), "out", want.Out.String())
-		}
-		p.told = want
-		if err := m.plane.SetPort(m.link.ifindex, want); err != nil {
+		if err := m.setPort(p, next(p.told, p.want())); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (m *mirror) setPort(p *member, next accel.Port) error {
+	if next == p.told {
+		return nil
+	}
+	if next.In != p.told.In || next.Out != p.told.Out {
+		m.logger.Info("port", "port", next.Name, "in", next.In.String(), "out", next.Out.String())
+	}
+	err := m.plane.SetPort(m.link.ifindex, next)
+	if err == nil {
+		p.told = next
+		return nil
+	}
+	if m.hasLeft(p.link.ifindex) {
+		return m.forgetPort(p.link.ifindex)
+	}
+	return err
+}
+
+// hasLeft asks the kernel whether a port is one no more.
+func (m *mirror) hasLeft(ifindex int) bool {
+	l, exists, err := m.kernel.link(ifindex)
+	return err == nil && (!exists || !m.isPort(l))
 }
 
 // forgetPort takes the program off a port that is no longer one.
@@ -369,26 +462,33 @@ func (m *mirror) forgetPort(ifindex int) error {
 
 // attachPorts puts the program on the ports that have none, as on ones that may
 // not be used yet.
-func (m *mirror) attachPorts() {
+func (m *mirror) attachPorts(links map[int]link) error {
 	for _, ifindex := range slices.Sorted(maps.Keys(m.ports)) {
-		if p := m.ports[ifindex]; !p.attached && (p.failure == nil || m.retryPorts) {
-			m.attach(p)
+		p := m.ports[ifindex]
+		if p.attached || p.failure != nil && !m.retryPorts {
+			continue
+		}
+		if err := m.attach(p); err != nil {
+			m.attachFailed(p, err)
+			continue
+		}
+		if err := m.lookAttached(p, links); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
-// attach attaches one port. A port that is gone by now is no failure: its event
-// is on the way.
-func (m *mirror) attach(p *member) {
+func (m *mirror) attach(p *member) error {
 	p.told = accel.Port{Name: p.link.name, Ifindex: p.link.ifindex, MTU: p.link.mtu,
 		In: accel.PortUnknown, Out: accel.PortUnknown}
-	err := m.plane.AttachPort(m.link.ifindex, p.told)
-	if err == nil {
-		p.attached, p.failure = true, nil
-		m.lookAtPort(p)
-		return
-	}
-	if _, exists, askErr := m.kernel.link(p.link.ifindex); askErr == nil && !exists {
+	return m.plane.AttachPort(m.link.ifindex, p.told)
+}
+
+// attachFailed takes in that a port carries no program. For one that left it is
+// no failure: its event is on the way.
+func (m *mirror) attachFailed(p *member, err error) {
+	if m.hasLeft(p.link.ifindex) {
 		delete(m.ports, p.link.ifindex)
 		return
 	}
@@ -396,6 +496,22 @@ func (m *mirror) attach(p *member) {
 		m.logger.Error("a port carries no program, so the fast path of its bridge stays shut", "port", p.link.name, "error", err)
 	}
 	p.failure = err
+}
+
+// lookAttached asks for a port once more, now that programs watch it: what was
+// known of it may be older than its version.
+func (m *mirror) lookAttached(p *member, links map[int]link) error {
+	p.attached, p.failure = true, nil
+	if err := look(m.plane, m.kernel, links, p.link.ifindex); err != nil {
+		return err
+	}
+	l := links[p.link.ifindex]
+	if !m.isPort(l) {
+		return m.forgetPort(p.link.ifindex)
+	}
+	p.link = l
+	m.lookAtPort(p)
+	return nil
 }
 
 // lookAtPort finds out what other tc programs mean for the port.
@@ -423,11 +539,13 @@ func (m *mirror) lookAround() {
 func (m *mirror) state() accel.BridgeState {
 	s := accel.BridgeState{
 		Bridge: accel.Bridge{Name: m.name}, Present: m.present, On: m.on, Reason: accel.Absent,
+		BypassNetfilter: m.bypass,
 	}
 	if !m.present {
 		return s
 	}
 	s.Ifindex, s.Synced, s.Reason = m.link.ifindex, m.synced, m.gate.Reason
+	s.Revocation = m.plane.Revocation(m.link.ifindex)
 	s.Stations, s.Pending, s.Unmirrored = m.table.counts()
 	behind := m.table.activeBehind()
 	for _, p := range m.ports {

@@ -30,10 +30,12 @@ func linksOf(all ...link) map[int]link {
 func (w *world) open(t *testing.T, m *mirror) map[int]link {
 	t.Helper()
 	links := linksOf(plainBridge(), plainPort(4, "p1"), plainPort(6, "p2"))
+	w.known = links
 	if err := m.appear(plainBridge()); err != nil {
 		t.Fatal(err)
 	}
 	w.settle(t, m, links)
+	must(t, m.read())
 	if _, err := m.advance(w.now); err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +45,7 @@ func (w *world) open(t *testing.T, m *mirror) map[int]link {
 
 func (w *world) settle(t *testing.T, m *mirror, links map[int]link) {
 	t.Helper()
-	m.link = links[2]
+	m.link, w.known = links[2], clone(links)
 	if err := m.settle(links, firewall{}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -72,16 +74,17 @@ func TestWhatShutsComesFirst(t *testing.T) {
 	links := w.open(t, m)
 	w.calls = nil
 
+	const tunnel = accel.FlagVLANTunnel
 	b, p1, p2, p3 := links[2], links[4], links[6], plainPort(8, "p3")
-	b.promiscuity, p2.port.hairpin = 1, true
+	b.promiscuity, p2.port.flags = 1, p2.port.flags|tunnel
 	delete(links, 4)
 	w.settle(t, m, linksOf(b, p2, p3))
-	wantCalls(t, w, "gate promiscuous", "port p2 in port_hairpin out port_hairpin", "detach p1",
+	wantCalls(t, w, "gate promiscuous", "port p2 in port_vlan_tunnel out port_vlan_tunnel", "detach p1",
 		"attach p3", "port p3 in fast out fast")
 
-	b.promiscuity, p2.port.hairpin, p3.port.hairpin = 0, false, true
+	b.promiscuity, p2.port.flags, p3.port.flags = 0, p1.port.flags, p3.port.flags|tunnel
 	w.settle(t, m, linksOf(b, p1, p2, p3))
-	wantCalls(t, w, "gate unwatched", "port p3 in port_hairpin out port_hairpin", "attach p1",
+	wantCalls(t, w, "gate unwatched", "port p3 in port_vlan_tunnel out port_vlan_tunnel", "attach p1",
 		"port p1 in fast out fast", "port p2 in fast out fast", "gate fast")
 }
 
@@ -95,7 +98,7 @@ func TestGate(t *testing.T) {
 		{func(m *mirror, _ *firewall) { m.on = false }, nil, accel.Off},
 		{func(m *mirror, _ *firewall) { m.synced = false }, nil, accel.Syncing},
 		{func(m *mirror, _ *firewall) { m.link.flags = 0 }, nil, accel.BridgeDown},
-		{func(m *mirror, _ *firewall) { m.link.bridge.vlanFiltering = true }, nil, accel.VLANFiltering},
+		{func(m *mirror, _ *firewall) { m.link.bridge.mst = true }, nil, accel.MST},
 		{func(m *mirror, _ *firewall) { m.ports[4].attached = false }, nil, accel.Unwatched},
 		{func(_ *mirror, f *firewall) { f.bridge = true }, nil, accel.BridgeNetfilter},
 		{func(_ *mirror, f *firewall) { f.ip = true }, nil, accel.Fast},

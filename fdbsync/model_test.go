@@ -25,6 +25,9 @@ type world struct {
 	table  map[accel.StationKey]accel.Station
 	dying  map[accel.StationKey]time.Time // revoked, and not unlinked before then
 	queue  []happening
+	known  map[int]link // the interfaces
+	// filters are the packet filters, for tests with a syncer.
+	filters firewall
 	// programs revoke inside the kernel whatever it changes, as where the
 	// tracepoints are there. Without them only events do.
 	programs bool
@@ -126,14 +129,28 @@ func (w *world) pass(d time.Duration) {
 	}
 }
 
-func (w *world) links() (map[int]link, error) { return nil, nil }
+func (w *world) links() (map[int]link, error) {
+	all := make(map[int]link)
+	for ifindex := range w.known {
+		all[ifindex], _, _ = w.link(ifindex)
+	}
+	return all, nil
+}
 
 func (w *world) close() error { return nil }
 
-// link says that every port is there.
-func (w *world) link(ifindex int) (link, bool, error) { return link{ifindex: ifindex}, true, nil }
+func (w *world) link(ifindex int) (link, bool, error) {
+	l, ok := w.known[ifindex]
+	l.vlans = portVLANs{} // asked for apart
+	return l, ok, nil
+}
+
+func (w *world) vlans(port int) (portVLANs, error) { return w.known[port].vlans, nil }
 
 func (w *world) fdb(_ int, f func(accel.Station)) error {
+	if err := w.breaking("fdb"); err != nil {
+		return err
+	}
 	var rows []accel.Station
 	for _, k := range slices.Collect(maps.Keys(w.table)) {
 		w.happen()
@@ -153,6 +170,9 @@ func (w *world) fdb(_ int, f func(accel.Station)) error {
 }
 
 func (w *world) stations(_ int, keys []accel.StationKey) ([]*accel.Station, error) {
+	if err := w.breaking("neigh"); err != nil {
+		return nil, err
+	}
 	answers := make([]*accel.Station, len(keys))
 	for i, k := range keys {
 		w.happen()

@@ -13,6 +13,8 @@ import (
 	"github.com/mdlayher/netlink"
 	"github.com/mdlayher/netlink/nlenc"
 	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/accel"
 )
 
 // firewall is what was found of packet filters in the namespace.
@@ -28,6 +30,20 @@ type firewall struct {
 
 // on says whether a chain is at the device's own ingress or egress.
 func (f firewall) on(device string) bool { return f.devices[device] || f.devices[""] }
+
+// reason says why the packet filters keep a bridge from the fast path; err is
+// why they could not be read.
+func (f firewall) reason(err error) accel.Reason {
+	switch {
+	case f.bridge:
+		return accel.BridgeNetfilter
+	case f.ip && f.brNetfilter:
+		return accel.BrNetfilter
+	case err != nil:
+		return accel.Unchecked
+	}
+	return accel.Fast
+}
 
 // Numbers of nf_tables' netlink; include/uapi/linux/netfilter/nf_tables.h.
 const (

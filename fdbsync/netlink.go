@@ -18,8 +18,9 @@ import (
 // FDB events. Where it is too small the kernel says ENOBUFS and all is read anew.
 const eventBuffer = 32 << 20
 
-// dialEvents opens a socket for the events of links, FDB entries and tc.
-func dialEvents(buffer int) (*netlink.Conn, error) {
+// dialEvents opens a socket for the events of links, FDB entries, tc and VLANs.
+// A kernel that does not tell of VLANs is told of by note.
+func dialEvents(buffer int, note func(error)) (*netlink.Conn, error) {
 	c, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{
 		Groups: 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_NEIGH-1) | 1<<(unix.RTNLGRP_TC-1),
 	})
@@ -29,6 +30,10 @@ func dialEvents(buffer int) (*netlink.Conn, error) {
 	if err := setReadBuffer(c, buffer); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("make room for the bridge's events: %w", err)
+	}
+	// Its number is above those that fit into the address that is bound.
+	if err := c.JoinGroup(unix.RTNLGRP_BRVLAN); err != nil {
+		note(err)
 	}
 	return c, nil
 }
@@ -124,6 +129,9 @@ type kernel interface {
 	fdb(bridge int, f func(accel.Station)) error
 	// stations asks for single entries; nil stands for one that is not there.
 	stations(bridge int, keys []accel.StationKey) ([]*accel.Station, error)
+	// vlans returns the VLANs of a port; not known if there is no such port (any
+	// more), or if the kernel has no VLANs.
+	vlans(port int) (portVLANs, error)
 	close() error
 }
 
@@ -238,6 +246,25 @@ func (r *route) link(ifindex int) (link, bool, error) {
 	}
 	l, err := decodeLink(messages[0].Data)
 	return l, err == nil, err
+}
+
+func (r *route) vlans(port int) (portVLANs, error) {
+	messages, err := dump(func() ([]netlink.Message, error) {
+		return r.ask(unix.RTM_GETVLAN, netlink.Dump, encodeVLANRequest(port))
+	})
+	switch {
+	case errors.Is(err, errChanging), errors.Is(err, unix.ENODEV),
+		errors.Is(err, unix.EINVAL),     // no port of a bridge any more
+		errors.Is(err, unix.EOPNOTSUPP): // CONFIG_BRIDGE_VLAN_FILTERING is off
+		return portVLANs{}, nil
+	case err != nil:
+		return portVLANs{}, fmt.Errorf("ask for the VLANs of interface %d: %w", port, err)
+	}
+	data := make([][]byte, len(messages))
+	for i, m := range messages {
+		data[i] = m.Data
+	}
+	return decodeVLANs(port, data), nil
 }
 
 func (r *route) fdb(bridge int, f func(accel.Station)) error {

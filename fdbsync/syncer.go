@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,9 +29,11 @@ func init() {
 type Syncer struct {
 	logger   *slog.Logger
 	plane    Dataplane
-	lease    time.Duration
-	stations int // how many the data plane takes for a bridge
+	lease    time.Duration // 0: what the kernel makes needful
+	stations int           // how many the data plane takes for a bridge
 	names    []string
+	all      bool     // every bridge that is or appears
+	bypass   []string // bridges for which no packet filter counts
 	fail     func(error)
 	buffer   int                      // of the event socket, in bytes
 	firewall func() (firewall, error) // reads what there is
@@ -40,9 +43,14 @@ type Syncer struct {
 	links   map[int]link
 	fw      firewall
 	fwErr   error
-	mirrors []*mirror
+	mirrors []*mirror // in the order of their names
 	changed changes
-	skipped uint64 // messages that could not be read
+	// unsettled: something was not there any more when it was needed, so that all
+	// must be settled once more.
+	unsettled bool
+	lookDue   bool   // look again after secondLook
+	looking   bool   // its timer runs
+	skipped   uint64 // messages that could not be read
 
 	events  *listener
 	chains  *listener // nil where there is no nf_tables
@@ -84,6 +92,7 @@ func (s *Syncer) Provision(_ context.Context, h *accel.Host) (err error) {
 	s.lease = h.Config.Lease
 	s.stations = h.Config.MaxStations
 	s.names = slices.Sorted(slices.Values(h.Config.Bridges))
+	s.all, s.bypass = h.Config.AllBridges, h.Config.BypassNetfilter
 	s.fail = h.Fail
 	s.plane, err = accel.Use[Dataplane](h)
 	return err
@@ -92,7 +101,7 @@ func (s *Syncer) Provision(_ context.Context, h *accel.Host) (err error) {
 // Start returns when every bridge was mirrored. An error says what the operator
 // must change: a name that is no bridge, a privilege that is missing.
 func (s *Syncer) Start(ctx context.Context) error {
-	if err := s.open(); err != nil {
+	if err := s.open(ctx); err != nil {
 		return errors.Join(err, s.Stop(ctx))
 	}
 	s.work()
@@ -105,8 +114,8 @@ func (s *Syncer) Start(ctx context.Context) error {
 }
 
 // open subscribes, and only then reads what there is.
-func (s *Syncer) open() (err error) {
-	if s.events, err = newListener(func() (*netlink.Conn, error) { return dialEvents(s.buffer) }); err != nil {
+func (s *Syncer) open(ctx context.Context) (err error) {
+	if s.events, err = newListener(s.dialEvents); err != nil {
 		return err
 	}
 	if s.chains, err = listenFirewall(); err != nil {
@@ -115,26 +124,50 @@ func (s *Syncer) open() (err error) {
 	if s.kernel, err = dialRoute(s.skip); err != nil {
 		return err
 	}
-	return s.begin()
+	return s.begin(ctx)
+}
+
+func (s *Syncer) dialEvents() (*netlink.Conn, error) {
+	return dialEvents(s.buffer, func(err error) {
+		s.logger.Warn("the kernel does not tell of changes to VLANs: they are looked at twice a second", "error", err)
+	})
 }
 
 // begin takes the bridges.
-func (s *Syncer) begin() error {
-	if err := s.readLinks(); err != nil {
+func (s *Syncer) begin(ctx context.Context) error {
+	err := s.readLinks()
+	for errors.Is(err, errChanging) && ctx.Err() == nil {
+		err = s.readLinks()
+	}
+	if err != nil {
 		return err
 	}
-	s.readFirewall()
 	for _, name := range s.names {
 		if _, err := checkKind(name, s.links); err != nil {
 			return err
 		}
-		s.mirrors = append(s.mirrors, &mirror{
-			name: name, on: true, stations: s.stations,
-			plane: s.plane, kernel: s.kernel, logger: s.logger.With("bridge", name),
-		})
+		m := s.newMirror(name)
+		m.named = true
+		s.mirrors = append(s.mirrors, m)
 	}
 	s.ready = make(chan struct{})
-	return s.settle()
+	s.lookDue = true
+	err = s.settle(true)
+	for _, m := range s.mirrors {
+		m.awaited = m.present
+	}
+	return err
+}
+
+func (s *Syncer) newMirror(name string) *mirror {
+	m := &mirror{
+		name: name, on: true, stations: s.stations, lease: s.lease, bypass: slices.Contains(s.bypass, name),
+		plane: s.plane, kernel: s.kernel, logger: s.logger.With("bridge", name),
+	}
+	if m.bypass {
+		m.logger.Warn("netfilter: bypass is set: no rule of nftables, ebtables or iptables is asked about frames on the fast path")
+	}
+	return m
 }
 
 // work starts the goroutines: one for each socket, and the loop.
@@ -209,8 +242,11 @@ func routeEvent(m netlink.Message) event {
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		return neighEvent(m)
 	case unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_NEWQDISC, unix.RTM_DELQDISC:
-		ifindex := tcIndex(m.Data)
+		ifindex := indexAt4(m.Data)
 		return func(s *Syncer) error { s.changed.tc[ifindex] = struct{}{}; return nil }
+	case unix.RTM_NEWVLAN, unix.RTM_DELVLAN:
+		ifindex := indexAt4(m.Data)
+		return func(s *Syncer) error { s.changed.links[ifindex] = struct{}{}; return nil }
 	}
 	return nil
 }
@@ -249,15 +285,7 @@ func neighEvent(m netlink.Message) event {
 // that did come were taken in.
 func lostEvents(s *Syncer) error {
 	s.changed.overrun = true
-	for _, m := range s.mirrors {
-		if !m.present {
-			continue
-		}
-		if err := m.distrust(); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.each((*mirror).distrust)
 }
 
 // firewallEvent means: read the firewall again.
@@ -282,13 +310,17 @@ func (s *Syncer) skip(err error) {
 // programs.
 const tickInterval = 500 * time.Millisecond
 
+// secondLook is how long after a change everything is looked at once more: an
+// event may come before the program in the kernel that counts the change.
+const secondLook = 20 * time.Millisecond
+
 // reconcileInterval is how often the tables are compared whole.
 const reconcileInterval = 30 * time.Second
 
 // loop is the one place where the tables change. It renews the lease too, so
 // that a loop that hangs loses it.
 func (s *Syncer) loop(ctx context.Context) {
-	renew := time.NewTicker(s.lease / 4)
+	renew := time.NewTicker(s.renewInterval())
 	defer renew.Stop()
 	tick := time.NewTicker(tickInterval)
 	defer tick.Stop()
@@ -296,6 +328,8 @@ func (s *Syncer) loop(ctx context.Context) {
 	defer reconcile.Stop()
 	grace := time.NewTimer(0)
 	defer grace.Stop()
+	again := time.NewTimer(secondLook)
+	defer again.Stop()
 	for {
 		var err error
 		select {
@@ -309,16 +343,26 @@ func (s *Syncer) loop(ctx context.Context) {
 			err = s.locked(s.tick)
 		case <-reconcile.C:
 			err = s.locked(s.reconcile)
+		case <-again.C:
+			err = s.locked(s.lookAgain)
 		case <-grace.C:
 		}
 		if err == nil {
-			err = s.goOn(grace)
+			err = s.goOn(grace, again)
 		}
 		if err != nil {
 			s.giveUp(err)
 			return
 		}
 	}
+}
+
+// renewInterval is short enough for a lease to be renewed four times.
+func (s *Syncer) renewInterval() time.Duration {
+	if s.lease == 0 {
+		return safeLease / 4
+	}
+	return s.lease / 4
 }
 
 func (s *Syncer) locked(f func() error) error {
@@ -375,6 +419,7 @@ func (s *Syncer) catchUp() error {
 		return nil
 	}
 	s.changed = newChanges()
+	s.lookDue = true
 	if changed.overrun {
 		return s.resync()
 	}
@@ -386,15 +431,36 @@ func (s *Syncer) catchUp() error {
 	for ifindex := range changed.tc {
 		s.tcChanged(ifindex)
 	}
-	if changed.firewall {
-		s.readFirewall()
-	}
-	return s.settle()
+	return s.settle(changed.firewall)
 }
 
-// goOn moves the stations of every bridge on and sets the timer for the next
-// time.
-func (s *Syncer) goOn(grace *time.Timer) error {
+// lookAgain looks at what the kernel's programs say has changed since it was
+// asked for, and tries again what could not be done.
+func (s *Syncer) lookAgain() error {
+	s.looking = false
+	if s.changed.overrun { // the list of links did not hold still
+		return s.catchUp()
+	}
+	settled := !s.unsettled
+	s.unsettled = false
+	for _, m := range s.mirrors {
+		for _, ifindex := range m.outdated() {
+			settled = false
+			if err := s.refresh(ifindex); err != nil {
+				return err
+			}
+		}
+	}
+	if settled {
+		return nil
+	}
+	s.lookDue = true
+	return s.settle(false)
+}
+
+// goOn moves the stations of every bridge on and sets the timers: for the next
+// time, and for a second look at what changed.
+func (s *Syncer) goOn(grace, again *time.Timer) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -405,53 +471,80 @@ func (s *Syncer) goOn(grace *time.Timer) error {
 	if !next.IsZero() {
 		grace.Reset(max(next.Sub(now), 0))
 	}
+	if s.lookDue && !s.looking { // events without end do not put it off
+		s.lookDue, s.looking = false, true
+		again.Reset(secondLook)
+	}
 	return nil
 }
 
 // advance moves the stations of every bridge on and says when to do so again.
 func (s *Syncer) advance(now time.Time) (next time.Time, err error) {
-	allSynced := true
-	for _, m := range s.mirrors {
-		if !m.present {
-			continue
-		}
+	err = s.each(func(m *mirror) error {
 		wasSynced := m.synced
 		at, err := m.advance(now)
-		if err != nil && s.isGone(m) {
-			continue // its event is on the way
+		if err == nil && m.synced && !wasSynced {
+			err = m.settle(s.links, s.fw, s.fwErr)
 		}
-		if err != nil {
-			return next, err
-		}
-		if m.synced && !wasSynced {
-			if err := s.opened(m); err != nil {
-				return next, err
-			}
-		}
-		allSynced = allSynced && m.synced
-		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
+		if err == nil && !at.IsZero() && (next.IsZero() || at.Before(next)) {
 			next = at
 		}
+		return err
+	})
+	if err != nil {
+		return next, err
 	}
-	if allSynced {
+	if !slices.ContainsFunc(s.mirrors, s.isAwaited) {
 		s.announceReady()
 	}
 	return next, nil
 }
 
-// opened lets a bridge that was just mirrored take the fast path, with a lease
-// from the start.
-func (s *Syncer) opened(m *mirror) error {
-	if err := m.settle(s.links, s.fw, s.fwErr); err != nil {
-		return err
+// isAwaited says whether the start waits for the bridge: it was there at the
+// start, still is, and was not mirrored yet.
+func (s *Syncer) isAwaited(m *mirror) bool {
+	if m.awaited = m.awaited && !m.synced; !m.awaited {
+		return false
 	}
-	return s.renew()
+	_, exists := s.bridgeNamed(m.name)
+	return exists
 }
 
-// isGone says whether the bridge was deleted, which makes any question about it
-// an error.
-func (s *Syncer) isGone(m *mirror) bool {
-	_, exists, err := s.kernel.link(m.link.ifindex)
+// each does something with every bridge that is present.
+func (s *Syncer) each(do func(*mirror) error) error {
+	for _, m := range s.mirrors {
+		if !m.present {
+			continue
+		}
+		if err := s.excuse(m, do(m)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// excuse lets an error pass that is about something that is gone by now, whose
+// event is on the way: bridges and ports come and go at any moment. The bridge is
+// closed, and begins anew if it is still there.
+func (s *Syncer) excuse(m *mirror, err error) error {
+	if err == nil || !isAboutAbsent(err) && !s.isGone(m.link.ifindex) {
+		return err
+	}
+	m.logger.Info("something is gone by now: the bridge begins anew if it is still there", "error", err)
+	s.unsettled, s.lookDue = true, true
+	if err := s.refresh(m.link.ifindex); err != nil {
+		return err
+	}
+	if err := m.vanish(); err != nil && !isAboutAbsent(err) && !s.isGone(m.link.ifindex) {
+		return err
+	}
+	return nil
+}
+
+// isGone says whether a device was deleted, which makes any question about it an
+// error.
+func (s *Syncer) isGone(ifindex int) bool {
+	_, exists, err := s.kernel.link(ifindex)
 	return err == nil && !exists
 }
 
@@ -463,16 +556,22 @@ func (s *Syncer) announceReady() {
 	}
 }
 
-// refresh asks for a link's present state.
+// refresh asks for a link's present state, and for that of the ports of a bridge
+// whose options changed: whether VLANs count hangs on them.
 func (s *Syncer) refresh(ifindex int) error {
-	l, exists, err := s.kernel.link(ifindex)
-	if err != nil {
+	before := s.links[ifindex].bridge
+	if err := look(s.plane, s.kernel, s.links, ifindex); err != nil {
 		return err
 	}
-	if exists {
-		s.links[ifindex] = l
-	} else {
-		delete(s.links, ifindex)
+	if s.links[ifindex].bridge == before {
+		return nil
+	}
+	for port, l := range s.links {
+		if l.port.isPort && l.master == ifindex {
+			if err := look(s.plane, s.kernel, s.links, port); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -486,36 +585,29 @@ func (s *Syncer) refreshAll(m *mirror) error {
 	return errors.Join(errs...)
 }
 
-// linkGone takes in that a device is gone, whatever bears its number now.
+// linkGone takes in that a device is gone, deleted or moved to another
+// namespace, whatever bears its number now.
 func (s *Syncer) linkGone(ifindex int) error {
 	delete(s.links, ifindex)
-	for _, m := range s.mirrors {
-		if !m.present {
-			continue
-		}
-		err := m.forgetPort(ifindex)
+	return s.each(func(m *mirror) error {
 		if m.link.ifindex == ifindex {
 			m.logger.Info("the bridge is gone")
-			err = errors.Join(err, m.vanish())
+			return m.vanish()
 		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+		return m.forgetPort(ifindex)
+	})
 }
 
 func (s *Syncer) neigh(n neigh, isNew bool) error {
-	for _, m := range s.mirrors {
-		if !m.present || m.link.ifindex != n.bridge {
-			continue
-		}
-		if isNew {
+	return s.each(func(m *mirror) error {
+		switch {
+		case m.link.ifindex != n.bridge:
+			return nil
+		case isNew:
 			return m.newNeigh(n.station)
 		}
 		return m.delNeigh(n.station.StationKey)
-	}
-	return nil
+	})
 }
 
 func (s *Syncer) tcChanged(ifindex int) {
@@ -535,40 +627,99 @@ func (s *Syncer) readFirewall() {
 }
 
 // settle brings every bridge to where it should be: it appears, vanishes or
-// changes.
-func (s *Syncer) settle() error {
-	for _, m := range s.mirrors {
-		if err := s.settleOne(m); err != nil {
-			return err
-		}
+// changes. All shut before one opens, so that a port can change from one to
+// another.
+func (s *Syncer) settle(filtersToo bool) error {
+	if err := s.closeGone(); err != nil {
+		return err
 	}
-	return nil
-}
-
-func (s *Syncer) settleOne(m *mirror) error {
-	l, exists := s.bridgeNamed(m.name)
-	if m.present && !s.isStill(m) {
-		m.logger.Info("the bridge is gone")
-		if err := m.vanish(); err != nil {
-			return err
-		}
+	if s.all {
+		s.takeAll()
 	}
-	if !exists {
-		return nil
+	fresh, err := s.appear()
+	if err != nil {
+		return err
 	}
-	if m.present {
-		m.link = l
-		return m.settle(s.links, s.fw, s.fwErr)
+	if filtersToo || len(fresh) > 0 || s.filtersMayDiffer() {
+		s.readFirewall()
 	}
-	m.logger.Info("the bridge is here", "ifindex", l.ifindex)
-	if err := m.appear(l); err != nil {
+	if err := s.each(func(m *mirror) error {
+		m.link = s.links[m.link.ifindex]
+		return m.shut(s.links, s.fw, s.fwErr)
+	}); err != nil {
+		return err
+	}
+	if err := s.each(func(m *mirror) error { return m.open(s.links, s.fw, s.fwErr) }); err != nil {
 		return err
 	}
 	// Ports first: a station behind one that carries no program is not taken.
-	if err := m.settle(s.links, s.fw, s.fwErr); err != nil {
-		return err
+	return s.each(func(m *mirror) error {
+		if !slices.Contains(fresh, m) {
+			return nil
+		}
+		return m.read()
+	})
+}
+
+// closeGone closes the bridges that are gone, bear another number or another
+// name.
+func (s *Syncer) closeGone() error {
+	return s.each(func(m *mirror) error {
+		if s.isStill(m) {
+			return nil
+		}
+		m.logger.Info("the bridge is gone")
+		return m.vanish()
+	})
+}
+
+// takeAll gives every bridge of the namespace a mirror, and takes it from those
+// that are gone and were not named.
+func (s *Syncer) takeAll() {
+	s.mirrors = slices.DeleteFunc(s.mirrors, func(m *mirror) bool {
+		_, exists := s.bridgeNamed(m.name)
+		return !m.named && !exists
+	})
+	for _, l := range s.links {
+		if l.kind != "bridge" {
+			continue
+		}
+		if _, err := s.find(l.name); err != nil {
+			s.mirrors = append(s.mirrors, s.newMirror(l.name))
+		}
 	}
-	return m.read()
+	slices.SortFunc(s.mirrors, func(a, b *mirror) int { return strings.Compare(a.name, b.name) })
+}
+
+// appear opens the bridges that have come, and asks for them again, now that
+// programs watch them: what was known of them may be older than their version.
+func (s *Syncer) appear() (fresh []*mirror, err error) {
+	for _, m := range s.mirrors {
+		l, exists := s.bridgeNamed(m.name)
+		if m.present || !exists {
+			continue
+		}
+		m.logger.Info("the bridge is here", "ifindex", l.ifindex)
+		if err := m.appear(l); err != nil {
+			if err := s.excuse(m, err); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err := s.refresh(l.ifindex); err != nil {
+			return nil, err
+		}
+		fresh = append(fresh, m)
+	}
+	return fresh, s.closeGone()
+}
+
+// filtersMayDiffer says whether a bridge has another version than when the
+// packet filters were last read: it counts them too.
+func (s *Syncer) filtersMayDiffer() bool {
+	return slices.ContainsFunc(s.mirrors, func(m *mirror) bool {
+		return m.present && s.links[m.link.ifindex].seen != m.link.seen
+	})
 }
 
 func (s *Syncer) bridgeNamed(name string) (link, bool) {
@@ -581,24 +732,32 @@ func (s *Syncer) bridgeNamed(name string) (link, bool) {
 }
 
 // resync reads everything anew, since the kernel had to drop events. A new
-// socket is open for those that come from now on. Ports that the bridge still
-// has are attached anew: their devices may be others.
+// socket is open for those that come from now on.
 func (s *Syncer) resync() error {
 	s.logger.Warn("the kernel dropped events: the tables are read again, on the slow path meanwhile")
-	if err := s.readLinks(); err != nil {
+	err := s.readLinks()
+	if errors.Is(err, errChanging) {
+		s.changed.overrun = true // the gates stay shut, and it is tried again
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	s.readFirewall()
-	for _, m := range s.mirrors {
-		if !m.present || !s.isStill(m) {
-			continue
+	if err := s.compareAll(); err != nil {
+		return err
+	}
+	return s.settle(true)
+}
+
+// compareAll reads the tables and compares them with the data plane's.
+func (s *Syncer) compareAll() error {
+	return s.each(func(m *mirror) error {
+		if !s.isStill(m) {
+			return nil
 		}
 		m.lookAround()
-		if err := errors.Join(m.read(), m.compare()); err != nil {
-			return err
-		}
-	}
-	return s.settle()
+		return errors.Join(m.read(), m.compare())
+	})
 }
 
 // isStill says whether the bridge is the one that was mirrored.
@@ -608,42 +767,28 @@ func (s *Syncer) isStill(m *mirror) bool {
 }
 
 func (s *Syncer) readLinks() error {
-	links, err := s.kernel.links()
+	links, err := lookAtAll(s.plane, s.kernel, s.links)
 	if err == nil {
 		s.links = links
 	}
 	return err
 }
 
-func (s *Syncer) renew() error {
-	for _, m := range s.mirrors {
-		if !m.present || m.gate.Reason != accel.Fast {
-			continue
-		}
-		if err := m.plane.Renew(m.link.ifindex, s.lease); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+func (s *Syncer) renew() error { return s.each((*mirror).renew) }
 
 // tick looks at what comes without an event.
 func (s *Syncer) tick() error {
-	s.readFirewall()
-	for _, m := range s.mirrors {
-		if !m.present {
-			continue
-		}
+	err := s.each(func(m *mirror) error {
 		if err := s.refreshAll(m); err != nil {
 			return err
 		}
 		m.lookAround()
 		m.retryPorts = true
-		if err := m.sweep(); err != nil {
-			return err
-		}
+		return m.sweep()
+	})
+	if err == nil {
+		err = s.settle(true)
 	}
-	err := s.settle()
 	for _, m := range s.mirrors {
 		m.retryPorts = false
 	}
@@ -656,15 +801,10 @@ func (s *Syncer) reconcile() error {
 	if err := s.readLinks(); err != nil && !errors.Is(err, errChanging) {
 		return err
 	}
-	for _, m := range s.mirrors {
-		if !m.present || !s.isStill(m) {
-			continue
-		}
-		if err := errors.Join(m.read(), m.compare()); err != nil {
-			return err
-		}
+	if err := s.compareAll(); err != nil {
+		return err
 	}
-	return s.settle()
+	return s.settle(false)
 }
 
 // Bridges returns the configured bridges in the order of their names.
@@ -702,10 +842,7 @@ func (s *Syncer) Switch(_ context.Context, bridge string, on bool) error {
 	if !m.present {
 		return nil
 	}
-	if err := m.settle(s.links, s.fw, s.fwErr); err != nil {
-		return err
-	}
-	return s.renew()
+	return s.excuse(m, m.settle(s.links, s.fw, s.fwErr))
 }
 
 func (s *Syncer) find(bridge string) (*mirror, error) {

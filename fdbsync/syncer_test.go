@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -231,7 +232,7 @@ func TestPortsFollowTheKernel(t *testing.T) {
 		b.awaitStation(t, "02:00:00:00:00:03", "p3")
 
 		sh(t, "bridge link set dev p1 isolated on")
-		b.awaitPort(t, "is isolated", "p1", func(p accel.Port, _ bool) bool { return p.Isolated && p.In == accel.Fast })
+		b.awaitPort(t, "is isolated", "p1", func(p accel.Port, _ bool) bool { return p.Flags.Isolated() && p.In == accel.Fast })
 		sh(t, "ip link set p1 mtu 1400")
 		b.awaitPort(t, "has its MTU", "p1", func(p accel.Port, _ bool) bool { return p.MTU == 1400 })
 		sh(t, "bridge link set dev p1 state 1")
@@ -321,6 +322,160 @@ func TestHaste(t *testing.T) {
 		b.awaitStation(t, "02:00:00:00:00:01", "p3")
 		b.awaitStation(t, "02:00:00:00:00:02", "p1")
 		b.awaitGate(t, accel.Fast)
+	})
+}
+
+// awaitBridges waits until the data plane has exactly these bridges and all are
+// fast.
+func (b *bench) awaitBridges(t *testing.T, names ...string) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("the bridges are %v", names), func() bool {
+		b.plane.mu.Lock()
+		defer b.plane.mu.Unlock()
+		for _, br := range b.plane.bridges {
+			if !slices.Contains(names, br.Name) || br.gate.Reason != accel.Fast {
+				return false
+			}
+		}
+		return len(b.plane.bridges) == len(names)
+	})
+}
+
+func TestEveryBridgeThatAppears(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		b := newBench(t)
+		b.names, b.all = nil, true
+		b.start(t) // there is none yet
+		sh(t, testBridge+"ip link add br1 type bridge; ip link set br1 up")
+		b.awaitBridges(t, "br0", "br1")
+		sh(t, "ip link set br1 down; ip link set br1 name br2; ip link set br2 up; ip link set p1 master br2")
+		b.awaitBridges(t, "br0", "br2")
+		eventually(t, "p1 is behind br2", func() bool {
+			br2, _ := b.plane.named("br2")
+			br0, _ := b.plane.named("br0")
+			return len(br2.ports) == 1 && len(br0.ports) == 2
+		})
+		sh(t, "ip link del br0; ip link add br0 type bridge; ip link set br0 up; ip link del br2")
+		b.awaitBridges(t, "br0")
+		sh(t, "ip link del br0")
+		b.awaitBridges(t)
+	})
+}
+
+// TestBridgesInHaste lets bridges and ports come and go, change places and names
+// as fast as ip(8) can: the daemon must live, and have what is left.
+func TestBridgesInHaste(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		b := newBench(t)
+		b.names, b.all = nil, true
+		b.start(t)
+		var batch strings.Builder
+		for range 40 {
+			batch.WriteString(`link add b1 type bridge
+link add b2 type bridge
+link add v1 type veth peer name w1
+link set v1 master b1 up
+link set b1 up
+link set v1 master b2
+link set b1 down
+link set b1 name b3
+link del b2
+link add b2 type bridge
+link set v1 master b2
+link del v1
+link del b3
+link del b2
+`)
+		}
+		batch.WriteString("link add b1 type bridge\nlink set b1 up\nlink add b9 type bridge\nlink set b9 up\n")
+		cmd := exec.Command("ip", "-batch", "-")
+		cmd.Stdin = strings.NewReader(batch.String())
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("ip: %v: %s", err, out)
+		}
+		b.awaitBridges(t, "b1", "b9")
+	})
+}
+
+func TestRenamedBridge(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		b := startBench(t)
+		sh(t, "ip link set br0 down; ip link set br0 name br1; ip link set br1 up")
+		b.awaitBridges(t)
+		sh(t, "ip link set br1 down; ip link set br1 name br0; ip link set br0 up")
+		b.awaitBridges(t, "br0")
+	})
+}
+
+// TestPortThatMovesAway: in another namespace a port is none of the bridge's.
+func TestPortThatMovesAway(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		b := startBench(t)
+		sh(t, "bridge fdb add 02:00:00:00:00:01 dev p1 master static")
+		b.awaitStation(t, "02:00:00:00:00:01", "p1")
+		other := exec.Command("unshare", "--net", "sh", "-c", "echo; exec cat")
+		in, err := other.StdinPipe()
+		must(t, err)
+		out, err := other.StdoutPipe()
+		must(t, err)
+		must(t, other.Start())
+		defer func() { in.Close(); other.Wait() }()
+		_, err = out.Read(make([]byte, 1)) // it is there
+		must(t, err)
+		sh(t, fmt.Sprintf("ip link set p1 netns %d", other.Process.Pid))
+		b.awaitPort(t, "moved away", "p1", func(_ accel.Port, attached bool) bool { return !attached })
+		b.awaitStation(t, "02:00:00:00:00:01", "")
+		b.awaitGate(t, accel.Fast)
+	})
+}
+
+// TestVLANsFollowTheKernel holds what is read of VLANs against the kernel; on one
+// without them, that the question costs nothing.
+func TestVLANsFollowTheKernel(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		b := startBench(t)
+		p1, err := net.InterfaceByName("p1")
+		must(t, err)
+		if exec.Command("ip", "link", "set", "br0", "type", "bridge", "vlan_filtering", "1").Run() != nil {
+			b.Syncer.mu.Lock()
+			vlans, err := b.kernel.vlans(p1.Index)
+			b.Syncer.mu.Unlock()
+			if err != nil || vlans.known {
+				t.Errorf("a kernel without VLANs says %+v (%v)", vlans, err)
+			}
+			return
+		}
+		awaitVLANs := func(what string, protocol, pvid uint16, vlans ...accel.VLAN) {
+			t.Helper()
+			b.awaitPort(t, what, "p1", func(p accel.Port, _ bool) bool {
+				br, _ := b.plane.named("br0")
+				return p.PVID == pvid && p.VLANs == accel.NewVLANs(vlans) && p.In == accel.Fast &&
+					br.gate.VLANProtocol == protocol && br.gate.Reason == accel.Fast
+			})
+		}
+		vlan := func(vid uint16, untagged, forwarding bool) accel.VLAN {
+			return accel.VLAN{VID: vid, Untagged: untagged, Forwarding: forwarding}
+		}
+		awaitVLANs("has the default", 0x8100, 1, vlan(1, true, true))
+		sh(t, "bridge vlan add dev p1 vid 10-12")
+		awaitVLANs("has a range", 0x8100, 1, vlan(1, true, true), vlan(10, false, true), vlan(11, false, true), vlan(12, false, true))
+		sh(t, "bridge vlan del dev p1 vid 11; bridge vlan add dev p1 vid 12 pvid untagged; bridge vlan set dev p1 vid 10 state blocking")
+		awaitVLANs("has another PVID", 0x8100, 12, vlan(1, true, true), vlan(10, false, false), vlan(12, true, true))
+		sh(t, "ip link set br0 type bridge vlan_protocol 802.1ad; bridge vlan del dev p1 vid 10; bridge vlan del dev p1 vid 12")
+		awaitVLANs("has no PVID", 0x88a8, 0, vlan(1, true, true))
+		sh(t, "bridge vlan add dev p1 vid 1 pvid untagged; ip link set br0 type bridge vlan_default_pvid 5")
+		awaitVLANs("has another default", 0x88a8, 5, vlan(5, true, true))
+		sh(t, "for v in $(seq 100 2 900); do echo vlan add dev p1 vid $v; done | bridge -batch -")
+		var many []accel.VLAN
+		many = append(many, vlan(5, true, true))
+		for vid := uint16(100); vid <= 900; vid += 2 {
+			many = append(many, vlan(vid, false, true))
+		}
+		awaitVLANs("has many", 0x88a8, 5, many...)
+		sh(t, "bridge vlan del dev p1 vid 1-4094")
+		awaitVLANs("has none", 0x88a8, 0)
+		sh(t, "ip link set br0 type bridge vlan_filtering 0")
+		awaitVLANs("does not filter", 0, 0)
 	})
 }
 
@@ -438,22 +593,30 @@ func TestStartThatIsCalledOff(t *testing.T) {
 	})
 }
 
-// restless has a list of links that never holds still.
-type restless struct{ *world }
+// restless has a list of links that does not hold still as often as that.
+type restless struct {
+	*world
+	changing *int
+}
 
-func (restless) links() (map[int]link, error) {
-	return nil, fmt.Errorf("list the interfaces: %w", errChanging)
+func (r restless) links() (map[int]link, error) {
+	if *r.changing > 0 {
+		*r.changing--
+		return nil, fmt.Errorf("list the interfaces: %w", errChanging)
+	}
+	return r.world.links()
 }
 
 func TestLinksThatDoNotHoldStill(t *testing.T) {
-	m, w := newTestMirror(t)
-	b := newBench(t)
-	b.kernel, b.mirrors, b.links = restless{w}, []*mirror{m}, w.open(t, m)
-	if err := b.reconcile(); err != nil {
+	s, w := newFakeSyncer(t, "br0")
+	startFake(t, s, w, plainBridge(), plainPort(4, "p1"))
+	changing := 1
+	s.kernel = restless{w, &changing}
+	if err := s.reconcile(); err != nil {
 		t.Errorf("the daemon would end: %v", err)
 	}
-	if m.gate.Reason != accel.Fast || !m.present {
-		t.Errorf("the gate is %v, present %v", m.gate.Reason, m.present)
+	if b := w.bridges[2]; b.gate.Reason != accel.Fast || len(b.ports) != 1 {
+		t.Errorf("the bridge is %+v", b)
 	}
 }
 

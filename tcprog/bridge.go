@@ -26,11 +26,13 @@ type bridge struct {
 	// attached again yet.
 	unclaimed map[int]uint32
 	revokers  []link.Link
+	changes   *changes   // of the whole namespace
+	explainer *explainer // nil until somebody asks
 	logger    *slog.Logger
 }
 
 // openBridge opens the bridge's maps with the gate shut and no station in them.
-func openBridge(ns accel.Namespace, b accel.Bridge, maxStations int, hook string, logger *slog.Logger) (*bridge, error) {
+func openBridge(ns accel.Namespace, b accel.Bridge, maxStations int, hook string, changes *changes, logger *slog.Logger) (*bridge, error) {
 	spec, err := loadSpec(maxStations)
 	if err != nil {
 		return nil, err
@@ -43,11 +45,14 @@ func openBridge(ns accel.Namespace, b accel.Bridge, maxStations int, hook string
 	br := &bridge{
 		Bridge: b, dir: dir, hook: hook, spec: spec, maps: maps,
 		slots: newSlots(), ports: make(map[int]*port), unclaimed: make(map[int]uint32),
-		logger: logger.With("bridge", b.Name),
+		changes: changes, logger: logger.With("bridge", b.Name),
 	}
 	if err := br.prepare(adopted); err != nil {
 		closeMaps(maps)
 		return nil, err
+	}
+	if err := changes.pin(filepath.Join(dir, tracingDir)); err != nil {
+		return nil, errors.Join(err, br.close())
 	}
 	if err := br.attachRevokers(ns); err != nil {
 		br.logger.Warn("what the kernel deletes is revoked when netlink tells of it, and not at once", "error", err)
@@ -61,11 +66,15 @@ func (br *bridge) prepare(adopted bool) (err error) {
 		return err
 	}
 	br.control.shut(accel.Syncing)
+	br.control.shared.Ifindex = uint32(br.Ifindex)
+	if err := br.changes.watch(br.Ifindex, true); err != nil {
+		return err
+	}
 	if !adopted {
 		return nil
 	}
 	br.logger.Info("took over what an earlier shunt left")
-	if err := br.clearStations(); err != nil {
+	if err := errors.Join(br.clearStations(), br.clearVLANs()); err != nil {
 		return err
 	}
 	return br.findLeftPorts()
@@ -91,7 +100,7 @@ func (br *bridge) forgetUnclaimed() {
 	for ifindex, slot := range br.unclaimed {
 		delete(br.unclaimed, ifindex)
 		p := &port{ifindex: ifindex, slot: slot, dir: br.portDir(ifindex)}
-		if err := errors.Join(br.clearSlot(slot), p.remove()); err != nil {
+		if err := errors.Join(br.clearSlot(p), br.changes.unwatch(ifindex), p.remove()); err != nil {
 			br.logger.Warn("could not remove what an earlier shunt left on a port", "ifindex", ifindex, "error", err)
 		}
 	}
@@ -110,11 +119,33 @@ func (br *bridge) close() error {
 	for _, l := range br.revokers {
 		errs = append(errs, l.Close())
 	}
-	errs = append(errs, br.control.unmap())
+	errs = append(errs, br.changes.unwatch(br.Ifindex), br.explainer.close(), br.control.unmap())
 	closeMaps(br.maps)
 	errs = append(errs, removePins(filepath.Dir(br.dir)))
 	removeEmptyParents(filepath.Dir(filepath.Dir(br.dir)))
 	return errors.Join(errs...)
+}
+
+// revocation says how the kernel's changes reach the bridge's programs.
+func (br *bridge) revocation() accel.Revocation {
+	return accel.Revocation{Entries: len(br.revokers) == len(revokerNames), State: br.changes.state()}
+}
+
+// version is the bridge's version. Read live it is seen from any of its ports;
+// without one no frame comes.
+func (br *bridge) version() uint64 {
+	switch br.changes.mode {
+	case modeNetlink:
+		return 0
+	case modeTraced:
+		return br.changes.ofDevice(br.Ifindex).version
+	}
+	for port := range br.ports {
+		if s := br.changes.ofLivePort(port); s.bridgeIfindex == br.Ifindex {
+			return s.bridge
+		}
+	}
+	return 0
 }
 
 func (br *bridge) portDir(ifindex int) string {

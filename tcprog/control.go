@@ -2,6 +2,7 @@ package tcprog
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"sync/atomic"
 	"time"
@@ -13,11 +14,15 @@ import (
 	"github.com/shunt-dev/shunt/accel"
 )
 
-// The flags of struct control and struct port in bpf/maps.h.
+// The flags of struct control in bpf/maps.h.
 const (
 	controlCheckIP = 1
-	portIsolated   = 1
+	controlCheckND = 2
 )
+
+// void is a version that nothing has: a record that was seen at it is true for
+// nothing.
+const void = math.MaxUint64
 
 // control is the page that the bridge's programs read for every frame, mapped
 // into the daemon. Stores are atomic: a program may read between any two, and
@@ -47,28 +52,43 @@ func (c *control) shut(reason accel.Reason) {
 	c.bumpAll()
 }
 
-// setGate shuts the gate, or prepares it so that renew opens it.
+// setGate shuts the gate, or prepares it so that renew opens it. While the page
+// changes it is true for no version, and the flows that were decided by the old
+// one are gone before the new one is there.
 func (c *control) setGate(g accel.Gate) {
 	if g.Reason != accel.Fast {
 		c.shut(g.Reason)
-		return
 	}
-	var flags uint32
-	if g.CheckIP {
-		flags |= controlCheckIP
-	}
-	atomic.StoreUint32(&c.shared.Flags, flags)
+	atomic.StoreUint64(&c.shared.Seen, void)
+	c.bumpAll()
+	atomic.StoreUint32(&c.shared.Flags, gateFlags(g))
+	atomic.StoreUint32(&c.shared.VlanProtocol, uint32(g.VLANProtocol))
 	atomic.StoreUint64(&c.shared.KeepaliveNs, uint64(g.Keepalive.Nanoseconds()))
-	atomic.StoreUint32(&c.shared.Reason, uint32(accel.Fast))
+	atomic.StoreUint64(&c.shared.Seen, g.Seen)
+	atomic.StoreUint32(&c.shared.Reason, uint32(g.Reason))
 	c.bumpAll()
 }
 
-// renew sets the end of the lease, unless the gate is shut.
+func gateFlags(g accel.Gate) (flags uint32) {
+	if g.CheckIP {
+		flags |= controlCheckIP
+	}
+	if g.CheckND {
+		flags |= controlCheckND
+	}
+	return flags
+}
+
+// renew sets the end of the lease, which is never for 0, unless the gate is shut.
 func (c *control) renew(lease time.Duration) {
 	if atomic.LoadUint32(&c.shared.Reason) != uint32(accel.Fast) {
 		return
 	}
-	atomic.StoreUint64(&c.shared.LeaseNs, monotonicNow()+uint64(lease.Nanoseconds()))
+	end := uint64(math.MaxUint64)
+	if lease != 0 {
+		end = monotonicNow() + uint64(lease.Nanoseconds())
+	}
+	atomic.StoreUint64(&c.shared.LeaseNs, end)
 }
 
 // monotonicNow is the clock of bpf_ktime_get_coarse_ns, in nanoseconds.

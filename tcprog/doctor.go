@@ -9,6 +9,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/link"
 
 	"github.com/shunt-dev/shunt/accel"
 )
@@ -48,21 +49,31 @@ func tryProgram() error {
 	if err != nil {
 		return err
 	}
-	all, err := ebpf.NewCollection(spec)
-	if err != nil {
-		return err
-	}
-	all.Close()
-	return nil
+	return tryCollection(spec)
 }
 
+// checkRevocation tries how changes in the kernel would reach the programs.
 func checkRevocation() accel.Finding {
-	if err := tryRevokers(); err != nil {
-		return accel.Finding{Check: "revocation", Level: accel.LevelNote,
-			Text:   fmt.Sprintf("the kernel takes no programs at the bridge's tracepoints: what the bridge deletes is revoked when netlink tells of it, milliseconds later: %v", err),
-			Advice: "use a kernel with BTF, and give shunt CAP_PERFMON"}
+	entries, traced, live := tryRevokers(), tryTrace(), tryLive()
+	r := accel.Revocation{Entries: entries == nil, State: accel.StateNetlink}
+	switch {
+	case traced == nil:
+		r.State = accel.StateTraced
+	case live == nil:
+		r.State = accel.StateLive
 	}
-	return accel.Finding{Check: "revocation", Level: accel.LevelOK, Text: "what the bridge deletes or moves is revoked in the kernel, at once"}
+	weaker := r.Weaker()
+	if weaker == "" {
+		return accel.Finding{Check: "revocation", Level: accel.LevelOK,
+			Text: "what the kernel deletes, moves or changes takes effect with the next frame"}
+	}
+	for _, err := range []error{entries, traced, live} {
+		if err != nil && (err == entries || r.State != accel.StateLive || err == traced) {
+			weaker += fmt.Sprintf("; %v", err)
+		}
+	}
+	return accel.Finding{Check: "revocation", Level: accel.LevelNote, Text: weaker,
+		Advice: "use a kernel with BTF that lets programs trace its functions, and give shunt CAP_PERFMON"}
 }
 
 func tryRevokers() error {
@@ -70,12 +81,47 @@ func tryRevokers() error {
 	if err != nil {
 		return err
 	}
+	return tryCollection(spec)
+}
+
+func tryCollection(spec *ebpf.CollectionSpec) error {
 	all, err := ebpf.NewCollection(spec)
 	if err != nil {
 		return err
 	}
 	all.Close()
 	return nil
+}
+
+// tryTrace attaches the tracing programs to nothing that they would find: their
+// namespace has number 0. A kernel may take the programs and refuse to attach.
+func tryTrace() error {
+	spec, err := loadTrace()
+	if err != nil {
+		return err
+	}
+	programs, err := loadTracePrograms(accel.Namespace{}, spec, nil)
+	if err != nil {
+		return err
+	}
+	defer programs.Close()
+	for name, program := range programs.Programs {
+		l, err := link.AttachTracing(link.TracingOptions{Program: program, AttachType: ebpf.AttachTraceFExit})
+		if err != nil {
+			return fmt.Errorf("attach %s: %w", name, err)
+		}
+		l.Close()
+	}
+	return nil
+}
+
+func tryLive() error {
+	c := new(changes)
+	err := c.readLive()
+	if err == nil {
+		err = errors.Join(c.look.Close(), c.looks.Close())
+	}
+	return err
 }
 
 func checkHook() accel.Finding {

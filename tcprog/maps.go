@@ -15,12 +15,12 @@ import (
 
 // Schema is the version of the maps' layout and meaning. Maps of another schema
 // are not taken over.
-const Schema = "v1"
+const Schema = "v2"
 
 const bpffs = "/sys/fs/bpf"
 
 // sharedMaps are the maps that the programs of one bridge share.
-var sharedMaps = []string{shuntMapBridge, shuntMapPorts, shuntMapStations, shuntMapFlows}
+var sharedMaps = []string{shuntMapBridge, shuntMapPorts, shuntMapStations, shuntMapVlans, shuntMapFlows}
 
 // pinRoot is the directory for the pins of a namespace.
 func pinRoot(ns accel.Namespace) string {

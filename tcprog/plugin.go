@@ -30,12 +30,14 @@ type Dataplane struct {
 	attach      string // auto, tcx or clsact
 
 	mu      sync.Mutex
+	changes *changes
 	bridges map[int]*bridge // by ifindex
 }
 
 var (
 	_ accel.Component     = (*Dataplane)(nil)
 	_ accel.CounterSource = (*Dataplane)(nil)
+	_ accel.Explainer     = (*Dataplane)(nil)
 	_ accel.Cleaner       = (*Dataplane)(nil)
 	_ accel.Checker       = (*Dataplane)(nil)
 )
@@ -66,9 +68,14 @@ func (d *Dataplane) Start(context.Context) error {
 	if mounted {
 		d.logger.Info("mounted a bpffs for the pins", "path", bpffs)
 	}
+	changes, err := openChanges(d.namespace, d.logger)
+	if err != nil {
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.attach = hook
+	d.changes = changes
 	d.bridges = make(map[int]*bridge)
 	return nil
 }
@@ -82,6 +89,10 @@ func (d *Dataplane) Stop(context.Context) error {
 	for _, ifindex := range slices.Sorted(maps.Keys(d.bridges)) {
 		errs = append(errs, d.closeLocked(ifindex))
 	}
+	if d.changes != nil {
+		errs = append(errs, d.changes.close())
+		d.changes = nil
+	}
 	return errors.Join(errs...)
 }
 
@@ -94,7 +105,7 @@ func (d *Dataplane) OpenBridge(b accel.Bridge) error {
 	if d.bridges[b.Ifindex] != nil {
 		return nil
 	}
-	br, err := openBridge(d.namespace, b, d.maxStations, d.attach, d.logger)
+	br, err := openBridge(d.namespace, b, d.maxStations, d.attach, d.changes, d.logger)
 	if err != nil {
 		return fmt.Errorf("open bridge %s: %w", b.Name, err)
 	}
@@ -134,10 +145,39 @@ func (d *Dataplane) with(ifindex int, f func(*bridge) error) error {
 }
 
 // Revocation says how changes in the kernel reach the bridge's programs.
-func (d *Dataplane) Revocation(int) accel.Revocation { return accel.Revocation{} }
+func (d *Dataplane) Revocation(ifindex int) (r accel.Revocation) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if br := d.bridges[ifindex]; br != nil {
+		return br.revocation()
+	}
+	return accel.Revocation{State: accel.StateNetlink}
+}
 
-// Version changes when the kernel changes the device.
-func (d *Dataplane) Version(int) uint64 { return 0 }
+// Version changes whenever the kernel changed the device, a bridge that is open
+// or a port; for a bridge also with the namespace's netfilter hooks. It is 0 for
+// a device that is not watched.
+func (d *Dataplane) Version(ifindex int) uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if br := d.bridges[ifindex]; br != nil {
+		return br.version()
+	}
+	if d.changes == nil {
+		return 0
+	}
+	return d.changes.ofPort(ifindex).version
+}
+
+// Explain asks the programs of the question's bridge what they would do with a
+// frame. It changes no map that they decide by.
+func (d *Dataplane) Explain(q accel.Question) (x accel.Explanation, err error) {
+	err = d.with(q.Bridge, func(br *bridge) error {
+		x, err = br.explain(q)
+		return err
+	})
+	return x, err
+}
 
 // SetGate opens or shuts the fast path of the bridge; the next frame obeys. An
 // open gate lets nothing through before the first Renew.
@@ -151,8 +191,8 @@ func (d *Dataplane) SetGate(ifindex int, g accel.Gate) error {
 	})
 }
 
-// Renew lets the fast path live on for lease from now. It has no effect while
-// the gate is shut.
+// Renew lets the fast path live on for lease from now, and for ever if that is
+// 0. It has no effect while the gate is shut.
 func (d *Dataplane) Renew(ifindex int, lease time.Duration) error {
 	return d.with(ifindex, func(br *bridge) error {
 		br.control.renew(lease)

@@ -3,6 +3,7 @@ package tcprog
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
@@ -15,7 +16,9 @@ import (
 type port struct {
 	ifindex  int
 	slot     uint32
-	dir      string // pins
+	dir      string      // pins
+	record   shuntPort   // as it was last stored
+	vlans    accel.VLANs // as they were last stored
 	counters *ebpf.Map
 	program  *ebpf.Program
 	hook     hook
@@ -51,7 +54,7 @@ func (br *bridge) attachPort(p accel.Port) error {
 	}
 	if err := br.load(at); err != nil {
 		br.slots.give(slot)
-		return fmt.Errorf("attach port %s: %w", p.Name, errors.Join(err, at.remove()))
+		return fmt.Errorf("attach port %s: %w", p.Name, errors.Join(err, br.changes.unwatch(at.ifindex), at.remove()))
 	}
 	br.ports[p.Ifindex] = at
 	return br.setPort(p)
@@ -68,6 +71,9 @@ func (br *bridge) claimSlot(ifindex int) (slot uint32, claimed bool, err error) 
 
 // load makes the port's counters and program and attaches it.
 func (br *bridge) load(p *port) (err error) {
+	if err := br.changes.watch(p.ifindex, false); err != nil {
+		return err
+	}
 	if p.counters, err = br.openCounters(p.dir); err != nil {
 		return err
 	}
@@ -80,20 +86,32 @@ func (br *bridge) load(p *port) (err error) {
 
 // loadProgram loads the program with the port's slot as a constant.
 func (br *bridge) loadProgram(p *port) (*ebpf.Program, error) {
-	spec := br.spec.Copy()
-	if err := spec.Variables["slot"].Set(p.slot); err != nil {
-		return nil, fmt.Errorf("set the slot: %w", err)
-	}
-	replacements := map[string]*ebpf.Map{shuntMapCounters: p.counters}
-	for name, m := range br.maps {
-		replacements[name] = m
-	}
-	var objects shuntPrograms
-	err := spec.LoadAndAssign(&objects, &ebpf.CollectionOptions{MapReplacements: replacements})
+	spec, replacements, err := br.programSpec(p.slot)
 	if err != nil {
+		return nil, err
+	}
+	replacements[shuntMapCounters] = p.counters
+	var objects struct {
+		Ingress *ebpf.Program `ebpf:"shunt_ingress"`
+	}
+	if err := spec.LoadAndAssign(&objects, &ebpf.CollectionOptions{MapReplacements: replacements}); err != nil {
 		return nil, fmt.Errorf("load the program: %w", err)
 	}
-	return objects.ShuntIngress, nil
+	return objects.Ingress, nil
+}
+
+// programSpec is the objects for a program of the bridge, and its maps.
+func (br *bridge) programSpec(slot uint32) (*ebpf.CollectionSpec, map[string]*ebpf.Map, error) {
+	spec := br.spec.Copy()
+	err := errors.Join(
+		spec.Variables["slot"].Set(slot),
+		spec.Variables["revocation"].Set(br.changes.mode))
+	if err != nil {
+		return nil, nil, fmt.Errorf("set the constants of the program: %w", err)
+	}
+	replacements := maps.Clone(br.maps)
+	maps.Copy(replacements, br.changes.maps())
+	return spec, replacements, nil
 }
 
 // setPort stores what the programs know of the port and makes flows that were
@@ -103,16 +121,37 @@ func (br *bridge) setPort(p accel.Port) error {
 	if at == nil {
 		return fmt.Errorf("port %s is not attached", p.Name)
 	}
+	return br.store(at, br.recordOf(p), p.VLANs)
+}
+
+// The flags of struct port in bpf/maps.h.
+const (
+	portIsolated    = 1
+	portLearns      = 2
+	portVLANDevices = 4
+)
+
+// recordOf is the port as the programs read it. VLAN devices on it that netlink
+// does not show are seen in the kernel.
+func (br *bridge) recordOf(p accel.Port) shuntPort {
 	rec := shuntPort{
+		Seen:    p.Seen,
 		Ifindex: uint32(p.Ifindex),
 		MaxLen:  uint32(p.MTU) + ethHeaderLen + vlanHeaderLen,
+		Pvid:    p.PVID,
 		In:      uint16(p.In),
 		Out:     uint16(p.Out),
 	}
 	if p.Flags.Isolated() {
 		rec.Flags |= portIsolated
 	}
-	return br.storeSlot(at.slot, rec)
+	if p.Flags&accel.FlagLearning != 0 {
+		rec.Flags |= portLearns
+	}
+	if p.HasVLANDevices || br.changes.ofPort(p.Ifindex).vlanDevices {
+		rec.Flags |= portVLANDevices
+	}
+	return rec
 }
 
 // A frame may be as long as the MTU and these, in bytes
@@ -122,20 +161,39 @@ const (
 	vlanHeaderLen = 4
 )
 
-func (br *bridge) storeSlot(slot uint32, rec shuntPort) error {
-	err := br.maps[shuntMapPorts].Update(slot, rec, ebpf.UpdateAny)
+// store exchanges the record of a port and its VLANs as struct port in
+// bpf/maps.h asks for: nobody may use the slot while they change.
+func (br *bridge) store(p *port, rec shuntPort, vlans accel.VLANs) error {
+	barred := func(r shuntPort) shuntPort {
+		r.In, r.Out = uint16(accel.PortChanged), uint16(accel.PortChanged)
+		return r
+	}
+	err := br.put(p.slot, barred(p.record))
+	br.control.bumpAll()
+	if err == nil {
+		err = errors.Join(br.put(p.slot, barred(rec)), br.storeVLANs(p.slot, p.vlans, vlans))
+	}
+	if err == nil {
+		err = br.put(p.slot, rec)
+	}
 	br.control.bumpAll()
 	if err != nil {
 		br.control.shut(accel.Syncing)
-		return fmt.Errorf("store port slot %d: %w", slot, err)
+		return fmt.Errorf("store port slot %d: %w", p.slot, err)
 	}
+	p.record, p.vlans = rec, vlans
 	return nil
 }
 
-// clearSlot makes every station that names the slot dead, and frees the slot.
-func (br *bridge) clearSlot(slot uint32) error {
-	err := br.storeSlot(slot, shuntPort{})
-	br.slots.give(slot)
+func (br *bridge) put(slot uint32, rec shuntPort) error {
+	return br.maps[shuntMapPorts].Update(slot, rec, ebpf.UpdateAny)
+}
+
+// clearSlot makes every station that names the port's slot dead, and frees the
+// slot.
+func (br *bridge) clearSlot(p *port) error {
+	err := br.store(p, shuntPort{}, "")
+	br.slots.give(p.slot)
 	return err
 }
 
@@ -145,7 +203,7 @@ func (br *bridge) detachPort(ifindex int) error {
 		return nil
 	}
 	delete(br.ports, ifindex)
-	if err := errors.Join(br.clearSlot(p.slot), p.remove()); err != nil {
+	if err := errors.Join(br.clearSlot(p), br.changes.unwatch(ifindex), p.remove()); err != nil {
 		return fmt.Errorf("detach port %d: %w", ifindex, err)
 	}
 	return nil

@@ -19,6 +19,9 @@ import (
 
 const tracingDir = "tracing"
 
+// revokerNames are the tracepoints, in the order of the programs.
+var revokerNames = []string{"fdb_delete", "br_fdb_update", "br_fdb_add", "br_fdb_external_learn_add"}
+
 // attachRevokers attaches the tracepoint programs of the bridge. Those of an
 // earlier daemon are detached only when the new ones work: tracing programs
 // cannot be exchanged in place, and two revoke as well as one.
@@ -32,12 +35,10 @@ func (br *bridge) attachRevokers(ns accel.Namespace) error {
 	if err := makeDir(dir); err != nil {
 		return err
 	}
-	for name, program := range map[string]*ebpf.Program{
-		"fdb_delete":                programs.ShuntFdbDelete,
-		"br_fdb_update":             programs.ShuntFdbUpdate,
-		"br_fdb_add":                programs.ShuntFdbAdd,
-		"br_fdb_external_learn_add": programs.ShuntFdbExternal,
+	for i, program := range []*ebpf.Program{
+		programs.ShuntFdbDelete, programs.ShuntFdbUpdate, programs.ShuntFdbAdd, programs.ShuntFdbExternal,
 	} {
+		name := revokerNames[i]
 		l, err := attachRevoker(filepath.Join(dir, name), program)
 		if err != nil {
 			return fmt.Errorf("attach to the tracepoint %s: %w", name, err)
@@ -76,13 +77,17 @@ func attachRevoker(pin string, program *ebpf.Program) (link.Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = os.Remove(pin)
-	if err == nil || errors.Is(err, os.ErrNotExist) {
-		err = l.Pin(pin)
-	}
-	if err != nil {
+	if err := pinInPlace(l, pin); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("pin the link: %w", err)
 	}
 	return l, nil
+}
+
+// pinInPlace pins the link where an earlier daemon's may be pinned.
+func pinInPlace(l link.Link, path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return l.Pin(path)
 }

@@ -14,14 +14,17 @@ import (
 )
 
 type revokeControl struct {
-	_           structs.HostLayout
-	LeaseNs     uint64
-	KeepaliveNs uint64
-	Reason      uint32
-	Flags       uint32
-	Revoked     uint64
-	EpochAll    uint64
-	Epoch       [256]uint64
+	_            structs.HostLayout
+	LeaseNs      uint64
+	KeepaliveNs  uint64
+	Seen         uint64
+	Ifindex      uint32
+	Reason       uint32
+	Flags        uint32
+	VlanProtocol uint32
+	Revoked      uint64
+	EpochAll     uint64
+	Epoch        [256]uint64
 }
 
 type revokeCount struct {
@@ -37,18 +40,26 @@ type revokeFlow struct {
 	EpochAll         uint64
 	EpochSource      uint64
 	EpochDestination uint64
+	State            uint64
+	OutPort          uint64
 	KeepaliveNs      uint64
 	Ifindex          uint32
 	MaxLen           uint32
+	Push             uint16
+	Action           uint16
+	Pad              uint32
 }
 
 type revokePort struct {
 	_       structs.HostLayout
+	Seen    uint64
 	Ifindex uint32
 	MaxLen  uint32
+	Flags   uint32
+	Pvid    uint16
 	In      uint16
 	Out     uint16
-	Flags   uint32
+	Pad     [3]uint16
 }
 
 type revokeStation struct {
@@ -64,15 +75,31 @@ type revokeStationKey struct {
 	Vid uint16
 }
 
+type revokeVlanKey struct {
+	_    structs.HostLayout
+	Slot uint16
+	Vid  uint16
+}
+
+type revokeWatch struct {
+	_           structs.HostLayout
+	Version     uint64
+	IsBridge    uint32
+	VlanDevices uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	revokeMapBridge            = "bridge"
+	revokeMapChanges           = "changes"
 	revokeMapCounters          = "counters"
 	revokeMapFlows             = "flows"
 	revokeMapPorts             = "ports"
 	revokeMapStations          = "stations"
+	revokeMapVlans             = "vlans"
+	revokeMapWatched           = "watched"
 	revokeProgShuntFdbAdd      = "shunt_fdb_add"
 	revokeProgShuntFdbDelete   = "shunt_fdb_delete"
 	revokeProgShuntFdbExternal = "shunt_fdb_external"
@@ -134,10 +161,13 @@ type revokeProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type revokeMapSpecs struct {
 	Bridge   *ebpf.MapSpec `ebpf:"bridge"`
+	Changes  *ebpf.MapSpec `ebpf:"changes"`
 	Counters *ebpf.MapSpec `ebpf:"counters"`
 	Flows    *ebpf.MapSpec `ebpf:"flows"`
 	Ports    *ebpf.MapSpec `ebpf:"ports"`
 	Stations *ebpf.MapSpec `ebpf:"stations"`
+	Vlans    *ebpf.MapSpec `ebpf:"vlans"`
+	Watched  *ebpf.MapSpec `ebpf:"watched"`
 }
 
 // revokeVariableSpecs contains global variables before they are loaded into the kernel.
@@ -169,19 +199,25 @@ func (o *revokeObjects) Close() error {
 // It can be passed to loadRevokeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type revokeMaps struct {
 	Bridge   *ebpf.Map `ebpf:"bridge"`
+	Changes  *ebpf.Map `ebpf:"changes"`
 	Counters *ebpf.Map `ebpf:"counters"`
 	Flows    *ebpf.Map `ebpf:"flows"`
 	Ports    *ebpf.Map `ebpf:"ports"`
 	Stations *ebpf.Map `ebpf:"stations"`
+	Vlans    *ebpf.Map `ebpf:"vlans"`
+	Watched  *ebpf.Map `ebpf:"watched"`
 }
 
 func (m *revokeMaps) Close() error {
 	return _RevokeClose(
 		m.Bridge,
+		m.Changes,
 		m.Counters,
 		m.Flows,
 		m.Ports,
 		m.Stations,
+		m.Vlans,
+		m.Watched,
 	)
 }
 

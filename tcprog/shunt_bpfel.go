@@ -13,15 +13,31 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type shuntAnswer struct {
+	_              structs.HostLayout
+	Reason         uint32
+	Out            uint32
+	Vid            uint16
+	Push           uint16
+	Action         uint16
+	HasSource      uint8
+	HasDestination uint8
+	Source         shuntStation
+	Destination    shuntStation
+}
+
 type shuntControl struct {
-	_           structs.HostLayout
-	LeaseNs     uint64
-	KeepaliveNs uint64
-	Reason      uint32
-	Flags       uint32
-	Revoked     uint64
-	EpochAll    uint64
-	Epoch       [256]uint64
+	_            structs.HostLayout
+	LeaseNs      uint64
+	KeepaliveNs  uint64
+	Seen         uint64
+	Ifindex      uint32
+	Reason       uint32
+	Flags        uint32
+	VlanProtocol uint32
+	Revoked      uint64
+	EpochAll     uint64
+	Epoch        [256]uint64
 }
 
 type shuntCount struct {
@@ -37,18 +53,41 @@ type shuntFlow struct {
 	EpochAll         uint64
 	EpochSource      uint64
 	EpochDestination uint64
+	State            uint64
+	OutPort          uint64
 	KeepaliveNs      uint64
 	Ifindex          uint32
 	MaxLen           uint32
+	Push             uint16
+	Action           uint16
+	Pad              uint32
+}
+
+type shuntLook struct {
+	_             structs.HostLayout
+	Bridge        uint64
+	Port          uint64
+	BridgeIfindex uint32
+	VlanDevices   uint32
 }
 
 type shuntPort struct {
 	_       structs.HostLayout
+	Seen    uint64
 	Ifindex uint32
 	MaxLen  uint32
+	Flags   uint32
+	Pvid    uint16
 	In      uint16
 	Out     uint16
-	Flags   uint32
+	Pad     [3]uint16
+}
+
+type shuntQuestion struct {
+	_           structs.HostLayout
+	Slot        uint32
+	Vid         uint16
+	TagProtocol uint16
 }
 
 type shuntStation struct {
@@ -64,16 +103,38 @@ type shuntStationKey struct {
 	Vid uint16
 }
 
+type shuntVlanKey struct {
+	_    structs.HostLayout
+	Slot uint16
+	Vid  uint16
+}
+
+type shuntWatch struct {
+	_           structs.HostLayout
+	Version     uint64
+	IsBridge    uint32
+	VlanDevices uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	shuntMapAnswers       = "answers"
 	shuntMapBridge        = "bridge"
+	shuntMapChanges       = "changes"
 	shuntMapCounters      = "counters"
 	shuntMapFlows         = "flows"
+	shuntMapLooks         = "looks"
 	shuntMapPorts         = "ports"
+	shuntMapQuestions     = "questions"
 	shuntMapStations      = "stations"
+	shuntMapVlans         = "vlans"
+	shuntMapWatched       = "watched"
+	shuntProgShuntExplain = "shunt_explain"
 	shuntProgShuntIngress = "shunt_ingress"
+	shuntProgShuntLook    = "shunt_look"
+	shuntVarRevocation    = "revocation"
 	shuntVarSlot          = "slot"
 )
 
@@ -119,25 +180,34 @@ type shuntSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type shuntProgramSpecs struct {
+	ShuntExplain *ebpf.ProgramSpec `ebpf:"shunt_explain"`
 	ShuntIngress *ebpf.ProgramSpec `ebpf:"shunt_ingress"`
+	ShuntLook    *ebpf.ProgramSpec `ebpf:"shunt_look"`
 }
 
 // shuntMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type shuntMapSpecs struct {
-	Bridge   *ebpf.MapSpec `ebpf:"bridge"`
-	Counters *ebpf.MapSpec `ebpf:"counters"`
-	Flows    *ebpf.MapSpec `ebpf:"flows"`
-	Ports    *ebpf.MapSpec `ebpf:"ports"`
-	Stations *ebpf.MapSpec `ebpf:"stations"`
+	Answers   *ebpf.MapSpec `ebpf:"answers"`
+	Bridge    *ebpf.MapSpec `ebpf:"bridge"`
+	Changes   *ebpf.MapSpec `ebpf:"changes"`
+	Counters  *ebpf.MapSpec `ebpf:"counters"`
+	Flows     *ebpf.MapSpec `ebpf:"flows"`
+	Looks     *ebpf.MapSpec `ebpf:"looks"`
+	Ports     *ebpf.MapSpec `ebpf:"ports"`
+	Questions *ebpf.MapSpec `ebpf:"questions"`
+	Stations  *ebpf.MapSpec `ebpf:"stations"`
+	Vlans     *ebpf.MapSpec `ebpf:"vlans"`
+	Watched   *ebpf.MapSpec `ebpf:"watched"`
 }
 
 // shuntVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type shuntVariableSpecs struct {
-	Slot *ebpf.VariableSpec `ebpf:"slot"`
+	Revocation *ebpf.VariableSpec `ebpf:"revocation"`
+	Slot       *ebpf.VariableSpec `ebpf:"slot"`
 }
 
 // shuntObjects contains all objects after they have been loaded into the kernel.
@@ -160,20 +230,32 @@ func (o *shuntObjects) Close() error {
 //
 // It can be passed to loadShuntObjects or ebpf.CollectionSpec.LoadAndAssign.
 type shuntMaps struct {
-	Bridge   *ebpf.Map `ebpf:"bridge"`
-	Counters *ebpf.Map `ebpf:"counters"`
-	Flows    *ebpf.Map `ebpf:"flows"`
-	Ports    *ebpf.Map `ebpf:"ports"`
-	Stations *ebpf.Map `ebpf:"stations"`
+	Answers   *ebpf.Map `ebpf:"answers"`
+	Bridge    *ebpf.Map `ebpf:"bridge"`
+	Changes   *ebpf.Map `ebpf:"changes"`
+	Counters  *ebpf.Map `ebpf:"counters"`
+	Flows     *ebpf.Map `ebpf:"flows"`
+	Looks     *ebpf.Map `ebpf:"looks"`
+	Ports     *ebpf.Map `ebpf:"ports"`
+	Questions *ebpf.Map `ebpf:"questions"`
+	Stations  *ebpf.Map `ebpf:"stations"`
+	Vlans     *ebpf.Map `ebpf:"vlans"`
+	Watched   *ebpf.Map `ebpf:"watched"`
 }
 
 func (m *shuntMaps) Close() error {
 	return _ShuntClose(
+		m.Answers,
 		m.Bridge,
+		m.Changes,
 		m.Counters,
 		m.Flows,
+		m.Looks,
 		m.Ports,
+		m.Questions,
 		m.Stations,
+		m.Vlans,
+		m.Watched,
 	)
 }
 
@@ -181,19 +263,24 @@ func (m *shuntMaps) Close() error {
 //
 // It can be passed to loadShuntObjects or ebpf.CollectionSpec.LoadAndAssign.
 type shuntVariables struct {
-	Slot *ebpf.Variable `ebpf:"slot"`
+	Revocation *ebpf.Variable `ebpf:"revocation"`
+	Slot       *ebpf.Variable `ebpf:"slot"`
 }
 
 // shuntPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadShuntObjects or ebpf.CollectionSpec.LoadAndAssign.
 type shuntPrograms struct {
+	ShuntExplain *ebpf.Program `ebpf:"shunt_explain"`
 	ShuntIngress *ebpf.Program `ebpf:"shunt_ingress"`
+	ShuntLook    *ebpf.Program `ebpf:"shunt_look"`
 }
 
 func (p *shuntPrograms) Close() error {
 	return _ShuntClose(
+		p.ShuntExplain,
 		p.ShuntIngress,
+		p.ShuntLook,
 	)
 }
 

@@ -15,6 +15,7 @@ const (
 	stationActive   = 1
 	stationLocal    = 2
 	stationNoSource = 4
+	stationSticky   = 8
 )
 
 func keyOf(k accel.StationKey) shuntStationKey {
@@ -29,6 +30,9 @@ func (br *bridge) record(s accel.Station) (shuntStation, bool) {
 	}
 	if s.NoSource {
 		rec.Flags |= stationNoSource
+	}
+	if s.Sticky {
+		rec.Flags |= stationSticky
 	}
 	if s.Port == 0 || s.Local {
 		return rec, s.Local
@@ -103,25 +107,36 @@ func (br *bridge) revoke(keys []accel.StationKey) error {
 // list returns what the map holds. A station whose slot has no port any more
 // has port -1.
 func (br *bridge) list() ([]accel.Station, error) {
+	portOf := br.portOfSlot()
+	var stations []accel.Station
+	err := br.eachStation(func(k shuntStationKey, rec shuntStation) {
+		stations = append(stations, stationOf(k, rec, portOf))
+	})
+	return stations, err
+}
+
+// portOfSlot maps slots to ifindexes; slot 0 is the bridge itself.
+func (br *bridge) portOfSlot() map[uint32]int {
 	portOf := map[uint32]int{0: 0}
 	for ifindex, p := range br.ports {
 		portOf[p.slot] = ifindex
 	}
-	var stations []accel.Station
-	err := br.eachStation(func(k shuntStationKey, rec shuntStation) {
-		port, ok := portOf[rec.Slot]
-		if !ok {
-			port = -1
-		}
-		stations = append(stations, accel.Station{
-			StationKey: accel.StationKey{MAC: k.Mac, VID: k.Vid},
-			Port:       port,
-			Local:      rec.Flags&stationLocal != 0,
-			NoSource:   rec.Flags&stationNoSource != 0,
-			Active:     rec.Flags&stationActive != 0,
-		})
-	})
-	return stations, err
+	return portOf
+}
+
+func stationOf(k shuntStationKey, rec shuntStation, portOf map[uint32]int) accel.Station {
+	port, ok := portOf[rec.Slot]
+	if !ok {
+		port = -1
+	}
+	return accel.Station{
+		StationKey: accel.StationKey{MAC: k.Mac, VID: k.Vid},
+		Port:       port,
+		Local:      rec.Flags&stationLocal != 0,
+		NoSource:   rec.Flags&stationNoSource != 0,
+		Sticky:     rec.Flags&stationSticky != 0,
+		Active:     rec.Flags&stationActive != 0,
+	}
 }
 
 // eachStation reads the whole map in batches: reading on from one key to the

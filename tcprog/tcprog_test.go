@@ -67,7 +67,6 @@ func TestSizesAreTheSameInCAndGo(t *testing.T) {
 const (
 	loopback   = 1  // the port that frames come in on
 	otherPort  = 77 // a port without a device, known by its record only
-	isolateMe  = true
 	testBridge = 4242
 )
 
@@ -118,6 +117,8 @@ func (l *lab) newDataplane(attach string) *Dataplane {
 	if err := d.Start(l.t.Context()); err != nil {
 		l.t.Fatal(err)
 	}
+	// The ports of these tests are no bridge ports: there is nothing to read.
+	d.changes.mode = modeNetlink
 	return d
 }
 
@@ -136,11 +137,11 @@ func (l *lab) open() *bridge {
 	l.t.Helper()
 	l.must(l.d.OpenBridge(accel.Bridge{Name: "br0", Ifindex: testBridge}))
 	br := l.d.bridges[testBridge]
-	l.must(l.d.AttachPort(testBridge, accel.Port{Name: "lo", Ifindex: loopback, MTU: 1500}))
+	l.must(l.d.AttachPort(testBridge, accel.Port{Name: "lo", Ifindex: loopback, MTU: 1500, Flags: accel.FlagLearning}))
 	slot, err := br.slots.next()
 	l.must(err)
 	br.ports[otherPort] = &port{ifindex: otherPort, slot: slot, dir: br.portDir(otherPort), hook: noHook{}}
-	l.must(l.d.SetPort(testBridge, accel.Port{Name: "other", Ifindex: otherPort, MTU: 1500}))
+	l.must(l.d.SetPort(testBridge, accel.Port{Name: "other", Ifindex: otherPort, MTU: 1500, Flags: accel.FlagLearning}))
 	l.learn(accel.Station{StationKey: key(alice), Port: loopback})
 	l.learn(accel.Station{StationKey: key(bob), Port: otherPort})
 	l.learn(accel.Station{StationKey: key(host), Local: true})
@@ -346,7 +347,7 @@ func TestMoveIsSeenWhateverTheFrameAndTheGate(t *testing.T) {
 		"gate open": func() { l.openGate(accel.Gate{Keepalive: time.Hour}) },
 		"off":       func() { l.must(l.d.SetGate(testBridge, accel.Gate{Reason: accel.Off})) },
 		"port not eligible": func() {
-			l.must(l.d.SetPort(testBridge, accel.Port{Name: "lo", Ifindex: loopback, MTU: 1500, In: accel.PortBlocked}))
+			l.must(l.d.SetPort(testBridge, accel.Port{Name: "lo", Ifindex: loopback, MTU: 1500, Flags: accel.FlagLearning, In: accel.PortBlocked}))
 		},
 	} {
 		l.learn(accel.Station{StationKey: key(bob), Port: otherPort})
@@ -398,8 +399,8 @@ func TestCandidateThatMovedIsNotActivated(t *testing.T) {
 func TestChangesReachCachedFlows(t *testing.T) {
 	l := newLab(t, "auto")
 	l.open()
-	lo := accel.Port{Name: "lo", Ifindex: loopback, MTU: 1500}
-	other := accel.Port{Name: "other", Ifindex: otherPort, MTU: 1500}
+	lo := accel.Port{Name: "lo", Ifindex: loopback, MTU: 1500, Flags: accel.FlagLearning}
+	other := accel.Port{Name: "other", Ifindex: otherPort, MTU: 1500, Flags: accel.FlagLearning}
 	changed := func(p accel.Port, change func(*accel.Port)) func() {
 		return func() { change(&p); l.must(l.d.SetPort(testBridge, p)) }
 	}
@@ -415,10 +416,10 @@ func TestChangesReachCachedFlows(t *testing.T) {
 		{"ingress blocked", changed(lo, func(p *accel.Port) { p.In = accel.PortBlocked }), accel.PortBlocked},
 		{"egress blocked", changed(other, func(p *accel.Port) { p.Out = accel.PortBlocked }), accel.PortEgress},
 		{"MTU", changed(other, func(p *accel.Port) { p.MTU = 10 }), accel.MTU},
-		{"egress isolated only", changed(other, func(p *accel.Port) { p.Isolated = isolateMe }), accel.Fast},
+		{"egress isolated only", changed(other, func(p *accel.Port) { p.Flags |= accel.FlagIsolated }), accel.Fast},
 		{"both isolated", func() {
-			changed(other, func(p *accel.Port) { p.Isolated = isolateMe })()
-			changed(lo, func(p *accel.Port) { p.Isolated = isolateMe })()
+			changed(other, func(p *accel.Port) { p.Flags |= accel.FlagIsolated })()
+			changed(lo, func(p *accel.Port) { p.Flags |= accel.FlagIsolated })()
 		}, accel.Isolated},
 	} {
 		l.must(l.d.SetPort(testBridge, lo))
@@ -492,6 +493,7 @@ func (l *lab) kill() {
 	}
 	br.control.unmap()
 	closeMaps(br.maps)
+	l.d.changes.close()
 }
 
 func TestNextDaemonTakesOver(t *testing.T) {
@@ -510,7 +512,7 @@ func TestNextDaemonTakesOver(t *testing.T) {
 			if len(left) != 0 {
 				t.Errorf("%d stations are left over, which nobody verified", len(left))
 			}
-			l.must(l.d.AttachPort(testBridge, accel.Port{Name: "lo", Ifindex: loopback, MTU: 1500}))
+			l.must(l.d.AttachPort(testBridge, accel.Port{Name: "lo", Ifindex: loopback, MTU: 1500, Flags: accel.FlagLearning}))
 			if got := l.counts(); got[accel.Fast] != before[accel.Fast] {
 				t.Errorf("the counters did not go on: %v, then %v", before, got)
 			}

@@ -25,7 +25,7 @@ enum reason {
 	TAGGED = 12,
 	PRIORITY_TAGGED = 13,
 	FOREIGN_TAG = 14,
-	NEIGHBOUR = 15,
+	NEIGH_SUPPRESS = 15,
 
 	/* What the forwarding table says of it. */
 	SOURCE_UNKNOWN = 20,
@@ -41,6 +41,7 @@ enum reason {
 	KEEPALIVE = 30,
 	VLAN_INGRESS = 31,
 	VLAN_EGRESS = 32,
+	SOURCE_ELSEWHERE = 36,
 
 	/* The state of a port or of the bridge. */
 	PORT_UNKNOWN = 40,

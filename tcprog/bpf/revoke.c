@@ -15,52 +15,13 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
+#include "kernel.h"
 #include "maps.h"
 
 char __license[] SEC("license") = "Dual BSD/GPL";
 
 const volatile __u32 bridge_ifindex = 0;
 const volatile __u32 netns_inode = 0;
-
-/* Of the kernel's types only what is read here; the loader finds the offsets. */
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct ns_common {
-	unsigned int inum;
-};
-
-struct net {
-	struct ns_common ns;
-};
-
-typedef struct {
-	struct net *net;
-} possible_net_t;
-
-struct net_device {
-	int ifindex;
-	possible_net_t nd_net;
-};
-
-struct net_bridge {
-	struct net_device *dev;
-};
-
-struct net_bridge_fdb_key {
-	struct {
-		unsigned char addr[ETH_ALEN];
-	} addr;
-	__u16 vlan_id;
-};
-
-struct net_bridge_fdb_entry {
-	struct net_bridge_fdb_key key;
-};
-
-struct net_bridge_port;
-struct ndmsg;
-
-#pragma clang attribute pop
 
 static __always_inline bool in_namespace(struct net_device *dev)
 {

@@ -4,9 +4,9 @@
  * its fate in the bridge is already certain. If so it sends the frame to the
  * egress device; if not it counts the reason and passes the frame up unchanged.
  *
- * The way of a frame: class -> flow cache -> (on a miss: source station,
- * gate, port, keepalive, destination station, egress port, fill the cache) ->
- * IP header -> MTU -> count -> redirect.
+ * The way of a frame: class -> flow cache -> (on a miss: VLAN, source station,
+ * gate, ports, keepalive, destination station, egress, fill the cache) -> IP
+ * header -> MTU -> count -> tag -> redirect.
  *
  * The check of the source runs on every port and for every frame that is not
  * cached, whether the fast path is open or not: a station that moved must be
@@ -21,12 +21,17 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "live.h"
 #include "maps.h"
 
 char __license[] SEC("license") = "Dual BSD/GPL";
 
 /* The slot of the port that this program is loaded for. */
 const volatile __u32 slot = 0;
+
+/* How the kernel's own changes are noticed; the loader says what it can do. */
+enum { NETLINK = 0, TRACED = 1, LIVE = 2 };
+const volatile __u32 revocation = NETLINK;
 
 #define PASS_UP (-1) /* TCX_NEXT and TC_ACT_UNSPEC: the next one decides */
 #define MAC_BITS 48
@@ -35,19 +40,65 @@ const volatile __u32 slot = 0;
 
 #define ETH_P_CFM_ 0x8902
 #define ETH_P_MRP_ 0x88E3
+#define IPPROTO_ICMPV6 58
+#define ND_SOLICITATION 135
+#define ND_ADVERTISEMENT 136
+
+/* A tag in struct flow: its VID, that there is one, and its protocol. */
+#define VID_MASK 0x0fff
+#define TAG_PRESENT 0x1000
+#define TAG_8021AD 0x2000
 
 struct frame {
 	__u64 source;	   /* as in struct flow */
 	__u64 destination; /* as in struct flow */
 	__u64 now_ns;
+	__u32 slot;	   /* of the port where it came in */
 	__u32 len;	   /* with the Ethernet header, without the tag */
 	__u16 protocol;	   /* host order; the one behind the tag */
-	bool tagged;
+	__u16 tag;	   /* as in struct flow; 0: none */
+	__u16 tag_protocol; /* host order; 0: none */
+	__u16 vid;	   /* of the frame in the bridge: see resolve_vlan */
 };
 
-/* A bridge without VLAN filtering keys every frame with VID 0 and keeps the
- * tag (net/bridge/br_vlan.c: br_allowed_ingress).
- */
+/* What shunt_explain is asked, and what it answers. */
+struct question {
+	__u32 slot;
+	__u16 vid;
+	__u16 tag_protocol; /* host order; 0: no tag */
+};
+
+struct answer {
+	__u32 reason;
+	__u32 out; /* slot; 0: not known */
+	__u16 vid;
+	__u16 push;
+	__u16 action;
+	__u8 has_source;
+	__u8 has_destination;
+	struct station source;
+	struct station destination;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct question);
+} questions SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct answer);
+} answers SEC(".maps");
+
+static __always_inline __u16 tag_of(__u16 vid, __u16 protocol)
+{
+	return TAG_PRESENT | (protocol == ETH_P_8021AD ? TAG_8021AD : 0) | (vid & VID_MASK);
+}
+
 static __always_inline bool parse(struct __sk_buff *skb, struct frame *f)
 {
 	void *data = (void *)(long)skb->data;
@@ -58,12 +109,17 @@ static __always_inline bool parse(struct __sk_buff *skb, struct frame *f)
 		return false;
 	f->destination = *(__u32 *)data | (__u64)*(__u16 *)(data + 4) << 32;
 	f->source = *(__u32 *)(data + 6) | (__u64)*(__u16 *)(data + 10) << 32;
-	f->destination |= (__u64)slot << MAC_BITS;
 	f->protocol = bpf_ntohs(skb->protocol);
-	f->tagged = skb->vlan_present;
 	f->len = skb->len;
 	f->now_ns = bpf_ktime_get_coarse_ns();
 	return true;
+}
+
+/* Completes the addresses to keys, when slot and tag are known. */
+static __always_inline void key(struct frame *f)
+{
+	f->destination |= (__u64)f->slot << MAC_BITS;
+	f->source |= (__u64)f->tag << MAC_BITS;
 }
 
 /* The frames that always belong to the bridge. */
@@ -75,12 +131,6 @@ static __always_inline enum reason class_of(const struct frame *f)
 		return SOURCE_MULTICAST;
 	if (!(f->source & MAC_MASK))
 		return SOURCE_ZERO;
-	/* A VLAN device on the port takes its frames before the bridge does
-	 * (net/8021q/vlan_core.c: vlan_do_receive), and netlink does not tell of
-	 * one that was moved to another namespace.
-	 */
-	if (f->tagged)
-		return TAGGED;
 	switch (f->protocol) {
 	case ETH_P_ARP:
 	case ETH_P_RARP:
@@ -116,36 +166,70 @@ static __always_inline struct flow *flow_of(const struct frame *f)
 	return bpf_map_lookup_elem(&flows, &index);
 }
 
-static __always_inline bool valid(const struct flow *flow, const struct frame *f,
-				  const struct control *c)
+/* The port where the frame came in, as the kernel has it. */
+static __always_inline struct net_bridge_port *live_port(struct __sk_buff *skb)
+{
+	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
+
+	return port_of(kernel->dev);
+}
+
+/* The state of the kernel that a flow's decision hangs on, as a number. */
+static __always_inline __u64 state_of(struct __sk_buff *skb, unsigned long out_port)
+{
+	struct net_bridge_port *in;
+	__u32 zero = 0;
+	__u64 *n;
+
+	if (revocation == TRACED) {
+		n = bpf_map_lookup_elem(&changes, &zero);
+		return n ? *(volatile __u64 *)n : 0;
+	}
+	if (revocation == LIVE) {
+		in = live_port(skb);
+		if (!in)
+			return 0;
+		return fold_bridge(in->br) + fold_port(in) +
+		       fold_port(CAST(struct net_bridge_port, out_port));
+	}
+	return 0;
+}
+
+static __always_inline bool valid(struct __sk_buff *skb, const struct flow *flow,
+				  const struct frame *f, const struct control *c)
 {
 	return flow->source == f->source &&
 	       flow->destination == f->destination &&
 	       flow->epoch_all == c->epoch_all &&
 	       flow->epoch_source == c->epoch[shard(f->source)] &&
 	       flow->epoch_destination == c->epoch[shard(f->destination)] &&
-	       f->now_ns < flow->keepalive_ns && f->now_ns < c->lease_ns;
+	       f->now_ns < flow->keepalive_ns && f->now_ns < c->lease_ns &&
+	       flow->state == state_of(skb, flow->out_port);
 }
 
-static __always_inline struct station *station_of(__u64 address)
+static __always_inline void station_key_of(struct station_key *key, __u64 address, __u16 vid)
+{
+	__builtin_memcpy(key, &address, sizeof(key->mac));
+	key->vid = vid;
+}
+
+static __always_inline struct station *station_of(__u64 address, __u16 vid)
 {
 	struct station_key key;
 
-	__builtin_memcpy(&key, &address, sizeof(key));
-	key.vid = 0;
+	station_key_of(&key, address, vid);
 	return bpf_map_lookup_elem(&stations, &key);
 }
 
 /* Forgets a station that was seen behind another port. Only a removal ends the
  * flows: else a guest that spoofs an address could keep all others slow.
  */
-static __always_inline void revoke(struct control *c, struct station *s, __u64 address)
+static __always_inline void revoke(struct control *c, struct station *s, const struct frame *f)
 {
 	struct station_key key;
 	long err;
 
-	__builtin_memcpy(&key, &address, sizeof(key));
-	key.vid = 0;
+	station_key_of(&key, f->source, f->vid);
 	err = bpf_map_delete_elem(&stations, &key);
 	if (err == -2 /* ENOENT: another CPU was first */)
 		return;
@@ -155,21 +239,54 @@ static __always_inline void revoke(struct control *c, struct station *s, __u64 a
 		__sync_fetch_and_add(&c->epoch_all, 1);
 	}
 	__sync_fetch_and_add(&c->revoked, 1);
-	__sync_fetch_and_add(&c->epoch[shard(address)], 1);
+	__sync_fetch_and_add(&c->epoch[shard(f->source)], 1);
+}
+
+/* The VLAN that the bridge takes the frame for (net/bridge/br_vlan.c:
+ * __allowed_ingress). The odd cases are left to the bridge.
+ */
+static __always_inline enum reason resolve_vlan(struct frame *f, const struct control *c,
+						const struct port *in)
+{
+	f->vid = 0;
+	if (!c->vlan_protocol)
+		return FAST;
+	if (!f->tag) {
+		f->vid = in ? in->pvid : 0;
+		return f->vid ? FAST : VLAN_INGRESS;
+	}
+	if (f->tag_protocol != c->vlan_protocol)
+		return FOREIGN_TAG;
+	f->vid = f->tag & VID_MASK;
+	return f->vid ? FAST : PRIORITY_TAGGED;
+}
+
+/* A port's membership in the frame's VLAN; NULL if it may not pass there. */
+static __always_inline const __u32 *membership(__u32 at, __u16 vid)
+{
+	struct vlan_key key = { .slot = at, .vid = vid };
+	__u32 *flags = bpf_map_lookup_elem(&vlans, &key);
+
+	return flags && (*flags & VLAN_FORWARDING) ? flags : NULL;
 }
 
 /* The source must be known, verified, and behind this port
- * (net/bridge/br_fdb.c: br_fdb_update).
+ * (net/bridge/br_fdb.c: br_fdb_update). A sticky entry, and one that a frame on
+ * a port without learning contradicts, stays where it is.
  */
 static __always_inline enum reason check_source(struct control *c, struct station *s,
-						__u64 address)
+						const struct frame *f, const struct port *in,
+						bool dry)
 {
 	if (!s)
 		return SOURCE_UNKNOWN;
 	if (s->flags & STATION_LOCAL)
 		return SOURCE_LOCAL;
-	if (s->slot != slot) {
-		revoke(c, s, address);
+	if (s->slot != f->slot) {
+		if (s->flags & STATION_STICKY || (in && !(in->flags & PORT_LEARNS)))
+			return SOURCE_ELSEWHERE;
+		if (!dry)
+			revoke(c, s, f);
 		return SOURCE_MOVED;
 	}
 	if (s->flags & STATION_NO_SOURCE)
@@ -179,7 +296,8 @@ static __always_inline enum reason check_source(struct control *c, struct statio
 	return FAST;
 }
 
-static __always_inline enum reason check_destination(const struct station *s)
+static __always_inline enum reason check_destination(const struct station *s,
+						     const struct frame *f)
 {
 	if (!s)
 		return DESTINATION_UNKNOWN;
@@ -187,62 +305,195 @@ static __always_inline enum reason check_destination(const struct station *s)
 		return DESTINATION_LOCAL;
 	if (!(s->flags & STATION_ACTIVE))
 		return UNVERIFIED;
-	if (s->slot == slot)
+	if (s->slot == f->slot)
 		return SAME_PORT;
 	return FAST;
 }
 
-/* net/bridge/br_forward.c: should_deliver */
-static __always_inline enum reason check_egress(const struct port *in, const struct port *out)
+/* How the kernel is now, for the decision on one frame. */
+struct state {
+	struct net_bridge_port *in; /* read live */
+	__u64 bridge;
+	__u64 port;
+	unsigned long out_port;	    /* read live */
+	__u64 sum;		    /* as in struct flow */
+};
+
+static __always_inline __u64 version_of(__u32 ifindex)
 {
-	if (!out || !out->ifindex)
+	struct watch *w = bpf_map_lookup_elem(&watched, &ifindex);
+
+	return w ? *(volatile __u64 *)&w->version : 0;
+}
+
+/* Nothing of the bridge, nor a netfilter hook, changed since the daemon looked. */
+static __always_inline bool is_bridge_as_seen(struct __sk_buff *skb, const struct control *c,
+					      struct state *now)
+{
+	__u64 seen = *(volatile __u64 *)&c->seen;
+
+	if (revocation == TRACED) {
+		now->sum = state_of(skb, 0);
+		return version_of(c->ifindex) == seen;
+	}
+	if (revocation == LIVE) {
+		now->in = live_port(skb);
+		if (!now->in || now->in->br->dev->ifindex != (int)c->ifindex)
+			return false;
+		now->bridge = fold_bridge(now->in->br);
+		return now->bridge == seen;
+	}
+	return true;
+}
+
+static __always_inline bool is_ingress_as_seen(const struct port *in, struct state *now)
+{
+	if (revocation == TRACED)
+		return version_of(in->ifindex) == in->seen;
+	if (revocation == LIVE) {
+		now->port = fold_port(now->in);
+		return now->port == in->seen;
+	}
+	return true;
+}
+
+static __always_inline bool is_egress_as_seen(const struct port *out, struct state *now)
+{
+	__u64 egress;
+
+	if (revocation == TRACED)
+		return version_of(out->ifindex) == out->seen;
+	if (revocation == LIVE) {
+		now->out_port = find_port(now->in, out->ifindex);
+		if (!now->out_port)
+			return false;
+		egress = fold_port(CAST(struct net_bridge_port, now->out_port));
+		now->sum = now->bridge + now->port + egress;
+		return egress == out->seen;
+	}
+	return true;
+}
+
+/* The gate, the bridge and the port where the frame came in. */
+static __always_inline enum reason check_ingress(struct __sk_buff *skb, const struct frame *f,
+						 const struct control *c, const struct port *in,
+						 struct state *now)
+{
+	__u16 reason;
+
+	if (f->now_ns >= c->lease_ns)
+		return c->reason ? c->reason : LEASE;
+	if (!is_bridge_as_seen(skb, c, now))
+		return BRIDGE_CHANGED;
+	if (!in)
 		return PORT_UNKNOWN;
-	if (out->out)
+	reason = *(volatile __u16 *)&in->in;
+	if (reason)
+		return reason;
+	if (!in->ifindex)
+		return PORT_UNKNOWN;
+	if (!is_ingress_as_seen(in, now))
+		return PORT_CHANGED;
+	/* A VLAN device on the port takes its frames before the bridge does
+	 * (net/8021q/vlan_core.c: vlan_do_receive). Where no program sees them,
+	 * one that was moved to another namespace stays unknown.
+	 */
+	if (f->tag && (in->flags & PORT_VLAN_DEVICES || revocation == NETLINK))
+		return TAGGED;
+	if (c->vlan_protocol && f->vid && !membership(f->slot, f->vid))
+		return VLAN_INGRESS;
+	return FAST;
+}
+
+/* net/bridge/br_forward.c: should_deliver; br_vlan.c: br_handle_vlan */
+static __always_inline enum reason check_egress(const struct frame *f, const struct control *c,
+						const struct port *in, const struct port *out,
+						__u32 out_slot, struct state *now,
+						struct flow *flow)
+{
+	const __u32 *vlan;
+
+	if (!out)
+		return PORT_UNKNOWN;
+	if (*(volatile __u16 *)&out->out)
 		return PORT_EGRESS;
+	if (!out->ifindex)
+		return PORT_UNKNOWN;
+	if (!is_egress_as_seen(out, now))
+		return PORT_CHANGED;
 	if (in->flags & out->flags & PORT_ISOLATED)
 		return ISOLATED;
+	flow->action = TAG_KEEP;
+	flow->push = f->vid;
+	if (!c->vlan_protocol)
+		return FAST;
+	vlan = membership(out_slot, f->vid);
+	if (!vlan)
+		return VLAN_EGRESS;
+	if (f->tag && *vlan & VLAN_UNTAGGED)
+		flow->action = TAG_POP;
+	if (!f->tag && !(*vlan & VLAN_UNTAGGED))
+		flow->action = TAG_PUSH;
 	return FAST;
 }
 
 /* Decides for a frame that no valid flow covers, and keeps the decision. The
- * epochs are read before anything that they stand for.
+ * epochs are read before anything that they stand for. With an answer it changes
+ * nothing but that and flow.
  */
-static __always_inline enum reason decide(const struct frame *f, enum reason class,
-					  struct control *c, struct flow *flow)
+static __always_inline enum reason decide(struct __sk_buff *skb, struct frame *f,
+					  enum reason class, struct control *c,
+					  struct flow *flow, struct answer *answer)
 {
 	__u64 epoch_all = *(volatile __u64 *)&c->epoch_all;
 	__u64 epoch_source = *(volatile __u64 *)&c->epoch[shard(f->source)];
 	__u64 epoch_destination = *(volatile __u64 *)&c->epoch[shard(f->destination)];
-	struct station *source, *destination;
-	enum reason source_reason, reason;
+	struct station *source = NULL, *destination;
+	enum reason vlan, source_reason, reason;
+	struct state now = {};
 	struct port *in, *out;
-	__u32 in_slot = slot, out_slot;
+	__u32 in_slot = f->slot, out_slot;
 
 	if (class == SOURCE_MULTICAST || class == SOURCE_ZERO)
 		return class;
-	source = station_of(f->source);
-	source_reason = check_source(c, source, f->source);
+	in = bpf_map_lookup_elem(&ports, &in_slot);
+	vlan = resolve_vlan(f, c, in);
+	source_reason = vlan;
+	if (vlan == FAST) {
+		source = station_of(f->source, f->vid);
+		source_reason = check_source(c, source, f, in, answer != NULL);
+	}
+	if (answer) {
+		answer->vid = f->vid;
+		answer->has_source = source != NULL;
+		if (source)
+			answer->source = *source;
+	}
 	if (source_reason == SOURCE_MOVED)
 		return SOURCE_MOVED;
 	if (class != FAST)
 		return class;
-	if (f->now_ns >= c->lease_ns)
-		return c->reason ? c->reason : LEASE;
-	in = bpf_map_lookup_elem(&ports, &in_slot);
-	if (!in || !in->ifindex)
-		return PORT_UNKNOWN;
-	if (in->in)
-		return in->in;
-	if (!source || source_reason != FAST)
+	reason = check_ingress(skb, f, c, in, &now);
+	if (!in || reason != FAST)
+		return reason;
+	if (source_reason != FAST)
 		return source_reason;
+	if (!source)
+		return SOURCE_UNKNOWN;
 
-	destination = station_of(f->destination);
-	reason = check_destination(destination);
+	destination = station_of(f->destination, f->vid);
+	if (answer && destination) {
+		answer->has_destination = true;
+		answer->destination = *destination;
+	}
+	reason = check_destination(destination, f);
 	if (!destination || reason != FAST)
 		return reason;
 	out_slot = destination->slot;
+	if (answer)
+		answer->out = out_slot;
 	out = bpf_map_lookup_elem(&ports, &out_slot);
-	reason = check_egress(in, out);
+	reason = check_egress(f, c, in, out, out_slot, &now, flow);
 	if (!out || reason != FAST)
 		return reason;
 
@@ -250,7 +501,8 @@ static __always_inline enum reason decide(const struct frame *f, enum reason cla
 	 * now and then, so that its entry does not age.
 	 */
 	if (f->now_ns - source->seen_ns >= c->keepalive_ns) {
-		source->seen_ns = f->now_ns;
+		if (!answer)
+			source->seen_ns = f->now_ns;
 		return KEEPALIVE;
 	}
 
@@ -259,9 +511,14 @@ static __always_inline enum reason decide(const struct frame *f, enum reason cla
 	flow->epoch_all = epoch_all;
 	flow->epoch_source = epoch_source;
 	flow->epoch_destination = epoch_destination;
+	flow->state = now.sum;
+	flow->out_port = now.out_port;
 	flow->keepalive_ns = source->seen_ns + c->keepalive_ns;
 	flow->ifindex = out->ifindex;
 	flow->max_len = out->max_len;
+	/* A record that the daemon changed meanwhile was read half. */
+	if (*(volatile __u64 *)&c->epoch_all != epoch_all)
+		return BRIDGE_CHANGED;
 	return FAST;
 }
 
@@ -311,51 +568,175 @@ static __always_inline enum reason check_ip(struct __sk_buff *skb, const struct 
 	return FAST;
 }
 
+/* net/bridge/br_arp_nd_proxy.c: br_is_nd_neigh_msg; the bridge may answer. */
+static __always_inline bool is_neighbour_discovery(struct __sk_buff *skb, const struct frame *f)
+{
+	struct ipv6hdr h;
+	__u8 type;
+
+	if (f->protocol != ETH_P_IPV6)
+		return false;
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &h, sizeof(h)))
+		return true;
+	if (h.nexthdr != IPPROTO_ICMPV6)
+		return false;
+	if (bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(h), &type, sizeof(type)))
+		return true;
+	return type == ND_SOLICITATION || type == ND_ADVERTISEMENT;
+}
+
+/* What every frame must pass, whatever the flow cache says. */
+static __always_inline enum reason check_frame(struct __sk_buff *skb, const struct frame *f,
+					       const struct control *c, const struct flow *flow)
+{
+	enum reason reason;
+
+	if (c->flags & CONTROL_CHECK_ND && is_neighbour_discovery(skb, f))
+		return NEIGH_SUPPRESS;
+	if (c->flags & CONTROL_CHECK_IP) {
+		reason = check_ip(skb, f);
+		if (reason != FAST)
+			return reason;
+	}
+	/* include/linux/netdevice.h: __is_skb_forwardable; a redirect checks nothing */
+	if (f->len > flow->max_len && !skb->gso_size)
+		return MTU;
+	return FAST;
+}
+
+/* Does with the tag what the bridge does: br_allowed_ingress puts one on that
+ * br_handle_vlan leaves, or takes off.
+ */
+static __always_inline long set_tag(struct __sk_buff *skb, const struct control *c,
+				    const struct flow *flow)
+{
+	if (flow->action == TAG_POP)
+		return bpf_skb_vlan_pop(skb);
+	if (flow->action == TAG_PUSH)
+		return bpf_skb_vlan_push(skb, bpf_htons(c->vlan_protocol), flow->push);
+	return 0;
+}
+
 static __always_inline enum reason verdict(struct __sk_buff *skb, __u32 *ifindex)
 {
 	struct control *c;
 	struct flow *flow;
 	enum reason reason;
-	struct frame f;
+	struct frame f = { .slot = slot };
 	__u32 zero = 0;
 
 	if (!parse(skb, &f))
 		return MALFORMED;
+	if (skb->vlan_present) {
+		f.tag_protocol = bpf_ntohs(skb->vlan_proto);
+		f.tag = tag_of(skb->vlan_tci, f.tag_protocol);
+	}
+	key(&f);
 	c = bpf_map_lookup_elem(&bridge, &zero);
 	flow = flow_of(&f);
 	if (!c || !flow)
 		return PORT_UNKNOWN;
 
 	reason = class_of(&f);
-	if (reason != FAST || !valid(flow, &f, c))
-		reason = decide(&f, reason, c, flow);
+	if (reason != FAST || !valid(skb, flow, &f, c))
+		reason = decide(skb, &f, reason, c, flow, NULL);
+	if (reason == FAST)
+		reason = check_frame(skb, &f, c, flow);
 	if (reason != FAST)
 		return reason;
-
-	if (c->flags & CONTROL_CHECK_IP) {
-		reason = check_ip(skb, &f);
-		if (reason != FAST)
-			return reason;
-	}
-	/* include/linux/netdevice.h: __is_skb_forwardable; a redirect checks nothing */
-	if (f.len > flow->max_len && !skb->gso_size)
-		return MTU;
 	*ifindex = flow->ifindex;
+	if (set_tag(skb, c, flow))
+		return MALFORMED;
 	return FAST;
 }
 
 SEC("tc")
 int shunt_ingress(struct __sk_buff *skb)
 {
-	__u32 ifindex = 0;
+	__u32 ifindex = 0, len = skb->len;
 	__u32 reason = verdict(skb, &ifindex);
 	struct count *n = bpf_map_lookup_elem(&counters, &reason);
 
 	if (n) {
 		n->packets++;
-		n->bytes += skb->len;
+		n->bytes += len;
 	}
 	if (reason != FAST)
 		return PASS_UP;
 	return bpf_redirect(ifindex, 0);
+}
+
+/* The same verdict for a frame that somebody only asks about: run by
+ * BPF_PROG_TEST_RUN on the port where it would come in. It changes no map but
+ * its answer. The tag is in the question: a test run takes none in its context.
+ */
+SEC("tc")
+int shunt_explain(struct __sk_buff *skb)
+{
+	struct question *q;
+	struct answer *a;
+	struct control *c;
+	struct flow flow = {};
+	struct frame f = {};
+	__u32 zero = 0;
+
+	q = bpf_map_lookup_elem(&questions, &zero);
+	a = bpf_map_lookup_elem(&answers, &zero);
+	c = bpf_map_lookup_elem(&bridge, &zero);
+	if (!q || !a || !c)
+		return PASS_UP;
+	if (!parse(skb, &f)) {
+		a->reason = MALFORMED;
+		return PASS_UP;
+	}
+	f.slot = q->slot;
+	if (q->tag_protocol) {
+		f.tag_protocol = q->tag_protocol;
+		f.tag = tag_of(q->vid, q->tag_protocol);
+	}
+	key(&f);
+	a->reason = decide(skb, &f, class_of(&f), c, &flow, a);
+	if (a->reason == FAST)
+		a->reason = check_frame(skb, &f, c, &flow);
+	a->action = flow.action;
+	a->push = flow.push;
+	return PASS_UP;
+}
+
+/* The numbers that live reads are compared with, for the port that a test run
+ * names: the daemon reads them before it asks the kernel.
+ */
+struct look {
+	__u64 bridge;
+	__u64 port;
+	__u32 bridge_ifindex; /* 0: the device is no port */
+	__u32 vlan_devices;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct look);
+} looks SEC(".maps");
+
+SEC("tc")
+int shunt_look(struct __sk_buff *skb)
+{
+	struct net_bridge_port *p;
+	struct look *look;
+	__u32 zero = 0;
+
+	look = bpf_map_lookup_elem(&looks, &zero);
+	if (!look || revocation != LIVE)
+		return PASS_UP;
+	look->bridge_ifindex = 0;
+	p = live_port(skb);
+	if (!p)
+		return PASS_UP;
+	look->bridge = fold_bridge(p->br);
+	look->port = fold_port(p);
+	look->vlan_devices = vlan_devices_of(p->dev);
+	look->bridge_ifindex = p->br->dev->ifindex;
+	return PASS_UP;
 }

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+/* Of the kernel's types only what is read here; the loader finds the offsets. */
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct list_head {
+	struct list_head *next;
+	struct list_head *prev;
+};
+
+/* Stands for any eight bytes: see WORD in live.h. */
+struct timespec64 {
+	__s64 tv_sec;
+};
+
+struct ns_common {
+	unsigned int inum;
+};
+
+struct nf_hook_entries {
+	__u16 num_hook_entries;
+};
+
+struct nf_hook_ops {
+	__u8 pf;
+};
+
+struct netns_nf {
+	struct nf_hook_entries *hooks_ipv4[5];
+	struct nf_hook_entries *hooks_ipv6[5];
+	struct nf_hook_entries *hooks_bridge[5];
+};
+
+struct net {
+	struct ns_common ns;
+	struct netns_nf nf;
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+struct vlan_group {
+	unsigned int nr_vlan_devs;
+};
+
+struct vlan_info {
+	struct vlan_group grp;
+};
+
+typedef struct {
+	__s64 counter;
+} atomic64_t;
+
+struct bpf_mprog_bundle {
+	atomic64_t revision;
+};
+
+struct bpf_mprog_entry {
+	struct bpf_mprog_bundle *parent;
+};
+
+struct tcf_proto;
+
+struct mini_Qdisc {
+	struct tcf_proto *filter_list;
+};
+
+struct tcx_entry {
+	struct mini_Qdisc *miniq;
+	struct bpf_mprog_bundle bundle;
+};
+
+struct net_device {
+	unsigned long priv_flags;
+	unsigned int mtu;
+	unsigned int flags;
+	int ifindex;
+	void *rx_handler_data;
+	possible_net_t nd_net;
+	struct nf_hook_entries *nf_hooks_ingress;
+	struct nf_hook_entries *nf_hooks_egress;
+	struct bpf_mprog_entry *tcx_ingress;
+	struct vlan_info *vlan_info;
+};
+
+struct netdev_notifier_info {
+	struct net_device *dev;
+};
+
+struct sk_buff {
+	struct net_device *dev;
+};
+
+struct net_bridge {
+	struct net_device *dev;
+	unsigned long options;
+	struct list_head port_list;
+	unsigned long ageing_time;
+};
+
+struct net_bridge_port {
+	struct net_bridge *br;
+	struct net_device *dev;
+	struct list_head list;
+	unsigned long flags;
+	__u8 state;
+};
+
+struct net_bridge_fdb_key {
+	struct {
+		unsigned char addr[6];
+	} addr;
+	__u16 vlan_id;
+};
+
+struct net_bridge_fdb_entry {
+	struct net_bridge_fdb_key key;
+};
+
+struct ndmsg;
+
+#pragma clang attribute pop
+
+#define IFF_BRIDGE_PORT_ (1 << 9) /* include/linux/netdevice.h */

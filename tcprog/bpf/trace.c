@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Programs at the exit of the kernel's functions that change a port, a VLAN, the
+ * bridge or a netfilter hook. They raise the version of what changed, in the
+ * instant in which it did and whatever the daemon is doing; a record that was
+ * written for another version is void from then on.
+ *
+ * One set serves all bridges of a network namespace. What a kernel does not have
+ * or inlined is found out by attaching.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <stdbool.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "kernel.h"
+#include "maps.h"
+
+char __license[] SEC("license") = "Dual BSD/GPL";
+
+const volatile __u32 netns_inode = 0;
+
+static __always_inline bool is_here(struct net *net)
+{
+	return BPF_CORE_READ(net, ns.inum) == netns_inode;
+}
+
+/* The number of all changes comes last: whoever reads it first, and then the
+ * versions, decides by what he read or finds the number raised.
+ */
+static __always_inline void raise_changes(void)
+{
+	__u32 zero = 0;
+	__u64 *n = bpf_map_lookup_elem(&changes, &zero);
+
+	if (n)
+		__sync_fetch_and_add(n, 1);
+}
+
+static __always_inline struct watch *watched_device(const struct net_device *dev)
+{
+	__u32 ifindex;
+
+	if (!is_here(BPF_CORE_READ(dev, nd_net.net)))
+		return NULL;
+	ifindex = BPF_CORE_READ(dev, ifindex);
+	return bpf_map_lookup_elem(&watched, &ifindex);
+}
+
+static __always_inline int changed(const struct net_device *dev)
+{
+	struct watch *w = watched_device(dev);
+
+	if (w) {
+		__sync_fetch_and_add(&w->version, 1);
+		raise_changes();
+	}
+	return 0;
+}
+
+static __always_inline int port_changed(const struct net_bridge_port *p)
+{
+	return changed(BPF_CORE_READ(p, dev));
+}
+
+static __always_inline int bridge_changed(const struct net_bridge *br)
+{
+	return changed(BPF_CORE_READ(br, dev));
+}
+
+static long raise_if_bridge(void *map, const __u32 *ifindex, struct watch *w, void *unused)
+{
+	if (w->is_bridge)
+		__sync_fetch_and_add(&w->version, 1);
+	return 0;
+}
+
+SEC("fexit/br_set_state")
+int BPF_PROG(shunt_br_set_state, struct net_bridge_port *p)
+{
+	return port_changed(p);
+}
+
+SEC("fexit/br_port_flags_change")
+int BPF_PROG(shunt_br_port_flags_change, struct net_bridge_port *p)
+{
+	return port_changed(p);
+}
+
+/* Additions, PVID and untagged flags, the states of VLANs. */
+SEC("fexit/br_vlan_notify")
+int BPF_PROG(shunt_br_vlan_notify, const struct net_bridge *br, const struct net_bridge_port *p)
+{
+	return p ? port_changed(p) : 0;
+}
+
+SEC("fexit/nbp_vlan_add")
+int BPF_PROG(shunt_nbp_vlan_add, struct net_bridge_port *p)
+{
+	return port_changed(p);
+}
+
+SEC("fexit/nbp_vlan_delete")
+int BPF_PROG(shunt_nbp_vlan_delete, struct net_bridge_port *p)
+{
+	return port_changed(p);
+}
+
+SEC("fexit/nbp_vlan_flush")
+int BPF_PROG(shunt_nbp_vlan_flush, struct net_bridge_port *p)
+{
+	return port_changed(p);
+}
+
+/* vlan_filtering, mst_enabled, vlan_stats, neighbour suppression ... */
+SEC("fexit/br_opt_toggle")
+int BPF_PROG(shunt_br_opt_toggle, struct net_bridge *br)
+{
+	return bridge_changed(br);
+}
+
+SEC("fexit/__br_vlan_set_proto")
+int BPF_PROG(shunt_br_vlan_set_proto, struct net_bridge *br)
+{
+	return bridge_changed(br);
+}
+
+SEC("fexit/br_set_ageing_time")
+int BPF_PROG(shunt_br_set_ageing_time, struct net_bridge *br)
+{
+	return bridge_changed(br);
+}
+
+/* The bridge device became promiscuous, or is so no more; ports too. */
+SEC("fexit/br_manage_promisc")
+int BPF_PROG(shunt_br_manage_promisc, struct net_bridge *br)
+{
+	return bridge_changed(br);
+}
+
+/* MTU, carrier, addresses, a name: whatever the bridge itself is told of. */
+SEC("fexit/br_device_event")
+int BPF_PROG(shunt_br_device_event, void *unused, unsigned long event,
+	     struct netdev_notifier_info *info)
+{
+	return changed(BPF_CORE_READ(info, dev));
+}
+
+/* A VLAN device on the port; the bridge's own filters come this way too. */
+SEC("fexit/vlan_vid_add")
+int BPF_PROG(shunt_vlan_vid_add, struct net_device *dev)
+{
+	return changed(dev);
+}
+
+SEC("fexit/nf_register_net_hook")
+int BPF_PROG(shunt_nf_register_net_hook, struct net *net)
+{
+	if (!is_here(net))
+		return 0;
+	bpf_for_each_map_elem(&watched, raise_if_bridge, NULL, 0);
+	raise_changes();
+	return 0;
+}
+
+/* Somebody asks netlink for the port: the time to look at what netlink does not
+ * tell, VLAN devices on it that were moved to another namespace.
+ */
+SEC("fexit/br_port_fill_slave_info")
+int BPF_PROG(shunt_br_port_fill_slave_info, struct sk_buff *skb, const struct net_device *br,
+	     const struct net_device *dev)
+{
+	struct watch *w = watched_device(dev);
+	__u32 devices = 0;
+
+	if (!w)
+		return 0;
+	if (bpf_core_field_exists(dev->vlan_info))
+		devices = BPF_CORE_READ(dev, vlan_info, grp.nr_vlan_devs);
+	w->vlan_devices = devices;
+	return 0;
+}

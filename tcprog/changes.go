@@ -1,0 +1,263 @@
+package tcprog
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/accel"
+)
+
+// changes notices what the kernel itself changes of ports, bridges and netfilter
+// hooks: it gives every device a version. Programs at the exit of the kernel's
+// functions raise it (trace.c); where the kernel refuses those, the port programs
+// read the kernel's state with every frame and the version is that state, as a
+// number (live.h); where it refuses that too, versions stand still.
+//
+// Nothing is taken over from an earlier daemon. Its tracing programs live as long
+// as the pins in the directories of its bridges, and so as the port programs
+// that hang on them.
+type changes struct {
+	mode    uint32 // as in shunt.c
+	watched *ebpf.Map
+	number  *ebpf.Map            // of all changes
+	links   map[string]link.Link // by the name of the program
+
+	mu    sync.Mutex // of the two below
+	look  *ebpf.Program
+	looks *ebpf.Map
+}
+
+// How changes are noticed, as in shunt.c.
+const (
+	modeNetlink = 0
+	modeTraced  = 1
+	modeLive    = 2
+)
+
+// openChanges finds out what the kernel can do and starts to notice.
+func openChanges(ns accel.Namespace, logger *slog.Logger) (*changes, error) {
+	spec, err := loadTrace()
+	if err != nil {
+		return nil, fmt.Errorf("read the BPF objects: %w", err)
+	}
+	c := &changes{links: make(map[string]link.Link)}
+	if c.watched, err = ebpf.NewMap(spec.Maps[traceMapWatched]); err != nil {
+		return nil, fmt.Errorf("make the map of watched devices: %w", err)
+	}
+	if c.number, err = ebpf.NewMap(spec.Maps[traceMapChanges]); err != nil {
+		return nil, errors.Join(fmt.Errorf("make the map of changes: %w", err), c.watched.Close())
+	}
+	traced := c.trace(ns, spec)
+	if traced == nil {
+		c.mode = modeTraced
+		return c, nil
+	}
+	live := c.readLive()
+	if live == nil {
+		c.mode = modeLive
+		return c, nil
+	}
+	logger.Warn("changes of ports, VLANs and netfilter take effect when netlink tells of them, and not at once",
+		"traced", traced, "live", live)
+	return c, nil
+}
+
+// maps are what the port programs share with the tracing programs.
+func (c *changes) maps() map[string]*ebpf.Map {
+	return map[string]*ebpf.Map{traceMapWatched: c.watched, traceMapChanges: c.number}
+}
+
+// trace attaches the programs of trace.c. All of them, or none counts.
+func (c *changes) trace(ns accel.Namespace, spec *ebpf.CollectionSpec) error {
+	programs, err := loadTracePrograms(ns, spec, c.maps())
+	if err != nil {
+		return err
+	}
+	defer programs.Close()
+	for name, program := range programs.Programs {
+		l, err := link.AttachTracing(link.TracingOptions{Program: program, AttachType: ebpf.AttachTraceFExit})
+		if err != nil {
+			return errors.Join(fmt.Errorf("attach %s: %w", name, err), c.closeLinks())
+		}
+		c.links[name] = l
+	}
+	return nil
+}
+
+func loadTracePrograms(ns accel.Namespace, spec *ebpf.CollectionSpec, maps map[string]*ebpf.Map) (*ebpf.Collection, error) {
+	if err := spec.Variables["netns_inode"].Set(uint32(ns.Inode)); err != nil {
+		return nil, fmt.Errorf("name the namespace: %w", err)
+	}
+	all, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps})
+	if err != nil {
+		return nil, fmt.Errorf("load the tracing programs: %w", err)
+	}
+	return all, nil
+}
+
+// pin makes the tracing programs outlive the daemon for as long as dir does, in
+// place of those of an earlier daemon.
+func (c *changes) pin(dir string) error {
+	if err := makeDir(dir); err != nil {
+		return err
+	}
+	for name, l := range c.links {
+		if err := pinAgain(l, filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("pin the tracing program %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// pinAgain gives a link one more pin, which a link.Link by itself would move.
+func pinAgain(l link.Link, path string) error {
+	fd, err := unix.FcntlInt(uintptr(l.(interface{ FD() int }).FD()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	other, err := link.NewFromFD(fd)
+	if err != nil {
+		return err
+	}
+	defer other.Close()
+	return pinInPlace(other, path)
+}
+
+// readLive loads the program that reads a port as the port programs do.
+func (c *changes) readLive() error {
+	spec, err := loadShunt()
+	if err != nil {
+		return fmt.Errorf("read the BPF objects: %w", err)
+	}
+	if err := spec.Variables["revocation"].Set(uint32(modeLive)); err != nil {
+		return err
+	}
+	var objects struct {
+		Look  *ebpf.Program `ebpf:"shunt_look"`
+		Looks *ebpf.Map     `ebpf:"looks"`
+	}
+	if err := spec.LoadAndAssign(&objects, nil); err != nil {
+		return fmt.Errorf("load the program that reads the kernel's state: %w", err)
+	}
+	c.look, c.looks = objects.Look, objects.Looks
+	return nil
+}
+
+// state is the mode in the words of accel.Revocation.
+func (c *changes) state() string {
+	switch c.mode {
+	case modeTraced:
+		return accel.StateTraced
+	case modeLive:
+		return accel.StateLive
+	}
+	return accel.StateNetlink
+}
+
+// watch begins to count the changes of a device. Its first version is one that
+// no device with this number had before.
+func (c *changes) watch(ifindex int, isBridge bool) error {
+	w := shuntWatch{Version: monotonicNow()}
+	if isBridge {
+		w.IsBridge = 1
+	}
+	if err := c.watched.Update(uint32(ifindex), w, ebpf.UpdateAny); err != nil {
+		return fmt.Errorf("watch device %d: %w", ifindex, err)
+	}
+	return nil
+}
+
+func (c *changes) unwatch(ifindex int) error {
+	err := c.watched.Delete(uint32(ifindex))
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil
+	}
+	return err
+}
+
+// seen is what is known of a port at one moment.
+type seen struct {
+	version       uint64
+	bridge        uint64 // version of its bridge, where it is read live
+	bridgeIfindex int
+	vlanDevices   bool
+}
+
+// ofDevice returns the version of a device that is watched; 0 of any other.
+func (c *changes) ofDevice(ifindex int) seen {
+	var w shuntWatch
+	if c.watched.Lookup(uint32(ifindex), &w) != nil {
+		return seen{}
+	}
+	return seen{version: w.Version, vlanDevices: w.VlanDevices != 0}
+}
+
+// ofPort returns a port as it is now.
+func (c *changes) ofPort(ifindex int) seen {
+	switch c.mode {
+	case modeTraced:
+		return c.ofDevice(ifindex)
+	case modeLive:
+		return c.ofLivePort(ifindex)
+	}
+	return seen{}
+}
+
+// ofLivePort runs the program on the port. A device that is gone, or is no port
+// any more, has no version.
+func (c *changes) ofLivePort(ifindex int) seen {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var look shuntLook
+	if err := runOn(c.look, ifindex, make([]byte, minFrame)); err != nil {
+		return seen{}
+	}
+	if err := c.looks.Lookup(uint32(0), &look); err != nil || look.BridgeIfindex == 0 {
+		return seen{}
+	}
+	return seen{
+		version: look.Port, bridge: look.Bridge, bridgeIfindex: int(look.BridgeIfindex),
+		vlanDevices: look.VlanDevices != 0,
+	}
+}
+
+// minFrame is the shortest frame of a test run, in bytes
+// (net/bpf/test_run.c: bpf_prog_test_run_skb).
+const minFrame = ethHeaderLen
+
+// runOn gives the program a frame as if it had come in on the device, which must
+// be in the namespace of the calling thread.
+func runOn(program *ebpf.Program, ifindex int, frame []byte) error {
+	var context struct { // struct __sk_buff
+		_       [40]byte
+		Ifindex uint32
+		_       [148]byte
+	}
+	context.Ifindex = uint32(ifindex)
+	_, err := program.Run(&ebpf.RunOptions{Data: frame, Context: &context})
+	return err
+}
+
+func (c *changes) closeLinks() error {
+	var errs []error
+	for _, l := range c.links {
+		errs = append(errs, l.Close())
+	}
+	clear(c.links)
+	return errors.Join(errs...)
+}
+
+func (c *changes) close() error {
+	errs := []error{c.closeLinks(), c.watched.Close(), c.number.Close()}
+	if c.look != nil {
+		errs = append(errs, c.look.Close(), c.looks.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,306 @@
+package tcprog
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/shunt-dev/shunt/accel"
+)
+
+// ask explains the frame, with this tag if protocol is not 0.
+func (l *lab) ask(data []byte, vid, protocol uint16) accel.Explanation {
+	l.t.Helper()
+	x, err := l.d.Explain(accel.Question{
+		Bridge: testBridge, In: loopback, Frame: data, Tag: vid, TagProtocol: protocol,
+	})
+	l.must(err)
+	return x
+}
+
+const (
+	dot1q  = 0x8100
+	dot1ad = 0x88a8
+)
+
+func TestVLANs(t *testing.T) {
+	l := newLab(t, "auto")
+	l.d.changes.mode = modeTraced // tagged frames are left to the bridge without
+	l.open()
+	in := accel.Port{Name: "lo", Ifindex: loopback, MTU: 1500, Flags: accel.FlagLearning, PVID: 10,
+		VLANs: accel.NewVLANs([]accel.VLAN{
+			{VID: 10, Untagged: true, Forwarding: true}, {VID: 20, Forwarding: true}, {VID: 30}, {VID: 40, Forwarding: true},
+		})}
+	out := accel.Port{Name: "other", Ifindex: otherPort, MTU: 1500, Flags: accel.FlagLearning,
+		VLANs: accel.NewVLANs([]accel.VLAN{
+			{VID: 10, Forwarding: true}, {VID: 20, Untagged: true, Forwarding: true}, {VID: 30, Forwarding: true},
+		})}
+	l.setBoth(in, out)
+	for _, vid := range []uint16{10, 20, 30, 40} {
+		l.learn(accel.Station{StationKey: accel.StationKey{MAC: alice, VID: vid}, Port: loopback})
+		l.learn(accel.Station{StationKey: accel.StationKey{MAC: bob, VID: vid}, Port: otherPort})
+	}
+	gate := accel.Gate{Keepalive: time.Hour, VLANProtocol: dot1q, Seen: l.d.Version(testBridge)}
+	l.openGate(gate)
+	l.showAll(10, 20)
+
+	for name, c := range map[string]struct {
+		vid, protocol uint16
+		want          accel.Explanation // its reason, VID and tag
+	}{
+		"untagged takes the PVID, and its tag is put on": {0, 0, accel.Explanation{Reason: accel.Fast, VID: 10, Push: 10}},
+		"tagged with the PVID stays tagged":              {10, dot1q, accel.Explanation{Reason: accel.Fast, VID: 10}},
+		"the tag is taken off":                           {20, dot1q, accel.Explanation{Reason: accel.Fast, VID: 20, Pop: true}},
+		"the VLAN does not forward at ingress":           {30, dot1q, accel.Explanation{Reason: accel.VLANIngress, VID: 30}},
+		"no member at egress":                            {40, dot1q, accel.Explanation{Reason: accel.VLANEgress, VID: 40}},
+		"no member at ingress":                           {50, dot1q, accel.Explanation{Reason: accel.VLANIngress, VID: 50}},
+		"priority-tagged":                                {0, dot1q, accel.Explanation{Reason: accel.PriorityTagged}},
+		"of another protocol":                            {20, dot1ad, accel.Explanation{Reason: accel.ForeignTag}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := &lab{t: t, d: l.d}
+			got := l.ask(frame(alice, bob), c.vid, c.protocol)
+			got.Source, got.Destination, got.Out = nil, nil, 0
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+
+	in.PVID = 0
+	l.setBoth(in, out)
+	l.expect(frame(alice, bob), accel.VLANIngress)
+	in.PVID, in.VLANs = 10, ""
+	l.setBoth(in, out)
+	l.expect(frame(alice, bob), accel.VLANIngress)
+
+	gate.VLANProtocol = dot1ad
+	l.openGate(gate)
+	if r := l.ask(frame(alice, bob), 20, dot1q).Reason; r != accel.ForeignTag {
+		t.Errorf("a tag of 802.1Q on a bridge of 802.1ad is %s", r)
+	}
+}
+
+// setBoth stores both ports as they are now.
+func (l *lab) setBoth(in, out accel.Port) {
+	l.t.Helper()
+	for _, p := range []accel.Port{in, out} {
+		p.Seen = l.d.Version(p.Ifindex)
+		l.must(l.d.SetPort(testBridge, p))
+	}
+}
+
+// showAll marks the stations of these VLANs as shown to the bridge.
+func (l *lab) showAll(vids ...uint16) {
+	l.t.Helper()
+	br := l.d.bridges[testBridge]
+	for _, vid := range vids {
+		k := keyOf(accel.StationKey{MAC: alice, VID: vid})
+		var rec shuntStation
+		l.must(br.maps[shuntMapStations].Lookup(k, &rec))
+		rec.SeenNs = monotonicNow()
+		l.must(br.maps[shuntMapStations].Put(k, rec))
+	}
+}
+
+// Without VLAN filtering a tag is kept and means nothing, unless a VLAN device on
+// the port may take the frame.
+func TestTagOnABridgeWithoutFiltering(t *testing.T) {
+	l := newLab(t, "auto")
+	l.d.changes.mode = modeTraced
+	l.open()
+	p := accel.Port{Name: "lo", Ifindex: loopback, MTU: 1500, Flags: accel.FlagLearning}
+	other := accel.Port{Name: "other", Ifindex: otherPort, MTU: 1500}
+	l.setBoth(p, other)
+	l.openGate(accel.Gate{Keepalive: time.Hour, Seen: l.d.Version(testBridge)})
+	if x := l.ask(frame(alice, bob), 5, dot1q); x.Reason != accel.Fast || x.VID != 0 || x.Pop || x.Push != 0 {
+		t.Errorf("a tagged frame is %+v", x)
+	}
+	p.HasVLANDevices = true
+	l.setBoth(p, other)
+	if r := l.ask(frame(alice, bob), 5, dot1q).Reason; r != accel.Tagged {
+		t.Errorf("with a VLAN device on the port a tagged frame is %s", r)
+	}
+	l.expect(frame(alice, bob), accel.Fast)
+
+	// A VLAN device that only the kernel's own programs saw.
+	p.HasVLANDevices = false
+	w := shuntWatch{Version: 5, VlanDevices: 1}
+	l.must(l.d.changes.watched.Put(uint32(loopback), w))
+	l.setBoth(p, other)
+	if r := l.ask(frame(alice, bob), 5, dot1q).Reason; r != accel.Tagged {
+		t.Errorf("with a VLAN device out of sight a tagged frame is %s", r)
+	}
+}
+
+func TestTagIsLeftToTheBridgeWhereNobodyWatches(t *testing.T) {
+	l := newLab(t, "auto")
+	l.open()
+	if r := l.ask(frame(alice, bob), 5, dot1q).Reason; r != accel.Tagged {
+		t.Errorf("a tagged frame is %s", r)
+	}
+}
+
+// What the kernel's programs saw since the daemon looked voids the record, in
+// the flow cache too.
+func TestVersionsVoidRecords(t *testing.T) {
+	l := newLab(t, "auto")
+	l.d.changes.mode = modeTraced
+	br := l.open()
+	l.must(l.d.changes.watch(otherPort, false))
+	in := accel.Port{Name: "lo", Ifindex: loopback, MTU: 1500, Flags: accel.FlagLearning}
+	out := accel.Port{Name: "other", Ifindex: otherPort, MTU: 1500}
+	for _, c := range []struct {
+		name    string
+		ifindex int
+		want    accel.Reason
+	}{
+		{"ingress", loopback, accel.PortChanged},
+		{"egress", otherPort, accel.PortChanged},
+		{"bridge", testBridge, accel.BridgeChanged},
+	} {
+		l.setBoth(in, out)
+		l.openGate(accel.Gate{Keepalive: time.Hour, Seen: l.d.Version(testBridge)})
+		l.expect(frame(alice, bob), accel.Fast)
+		l.expect(frame(alice, bob), accel.Fast)
+		seen := l.d.Version(c.ifindex)
+		l.raise(c.ifindex)
+		l.expect(frame(alice, bob), c.want)
+		// A record for the version before is of no use.
+		if c.ifindex == testBridge {
+			l.openGate(accel.Gate{Keepalive: time.Hour, Seen: seen})
+		} else {
+			in.Seen, out.Seen = seen, seen
+			l.must(br.setPort(map[int]accel.Port{loopback: in, otherPort: out}[c.ifindex]))
+		}
+		l.expect(frame(alice, bob), c.want)
+	}
+}
+
+// raise does what the programs of trace.c do.
+func (l *lab) raise(ifindex int) {
+	l.t.Helper()
+	var w shuntWatch
+	var n uint64
+	l.must(l.d.changes.watched.Lookup(uint32(ifindex), &w))
+	w.Version++
+	l.must(l.d.changes.watched.Put(uint32(ifindex), w))
+	l.must(l.d.changes.number.Lookup(uint32(0), &n))
+	l.must(l.d.changes.number.Put(uint32(0), n+1))
+}
+
+// An entry that the bridge would not move is not forgotten for a frame from
+// elsewhere, which takes the bridge.
+func TestEntryThatStaysIsKept(t *testing.T) {
+	l := newLab(t, "auto")
+	br := l.open()
+	l.must(l.d.Revoke(testBridge, []accel.StationKey{key(bob)}))
+	l.learn(accel.Station{StationKey: key(bob), Port: otherPort, Sticky: true})
+	l.expect(frame(bob, alice), accel.SourceElsewhere)
+	l.expect(frame(alice, bob), accel.Fast)
+
+	l.must(l.d.Revoke(testBridge, []accel.StationKey{key(bob)}))
+	l.learn(accel.Station{StationKey: key(bob), Port: otherPort})
+	l.must(l.d.SetPort(testBridge, accel.Port{Name: "lo", Ifindex: loopback, MTU: 1500})) // does not learn
+	l.expect(frame(bob, alice), accel.SourceElsewhere)
+	l.expect(frame(alice, bob), accel.Fast)
+	if n := br.control.revoked(); n != 0 {
+		t.Errorf("%d entries were revoked", n)
+	}
+}
+
+func TestNeighbourDiscoveryIsLeftToTheBridge(t *testing.T) {
+	l := newLab(t, "auto")
+	l.open()
+	discovery := ipv6(func(h []byte) { h[6], h[40] = 58, 135 })
+	advertisement := ipv6(func(h []byte) { h[6], h[40] = 58, 136 })
+	echo := ipv6(func(h []byte) { h[6], h[40] = 58, 128 })
+	for _, data := range [][]byte{discovery, advertisement, echo} {
+		l.expect(data, accel.Fast)
+	}
+	l.openGate(accel.Gate{Keepalive: time.Hour, CheckND: true})
+	l.expect(discovery, accel.Neighbour)
+	l.expect(advertisement, accel.Neighbour)
+	l.expect(echo, accel.Fast)
+}
+
+// To explain is to change nothing, and to say what the program then does.
+func TestExplainChangesNothing(t *testing.T) {
+	l := newLab(t, "auto")
+	br := l.open()
+	l.openGate(accel.Gate{Keepalive: time.Hour, CheckIP: true, CheckND: true})
+	before := l.snapshot(br)
+	frames := map[string][]byte{
+		"known": frame(alice, bob), "moved": frame(bob, alice), "unknown": frame(carol, bob),
+		"header": ipv4(func(h []byte) { h[10] ^= 1 }), "discovery": ipv6(func(h []byte) { h[6], h[40] = 58, 135 }),
+		"too long": frameOf(alice, bob, testEtherType, make([]byte, 1600)),
+	}
+	said := make(map[string]accel.Reason)
+	for name, data := range frames {
+		said[name] = l.ask(data, 0, 0).Reason
+	}
+	if after := l.snapshot(br); !cmp.Equal(before, after) {
+		t.Errorf("explain changed something: %s", cmp.Diff(before, after))
+	}
+	for _, name := range []string{"known", "unknown", "header", "discovery", "too long", "moved"} {
+		if reason, _ := l.send(frames[name]); reason != said[name] {
+			t.Errorf("%s: explained as %s, and counted as %s", name, said[name], reason)
+		}
+	}
+}
+
+// snapshot is every shared map, the flow cache and the counters.
+func (l *lab) snapshot(br *bridge) map[string]any {
+	l.t.Helper()
+	all := map[string]any{"control": *br.control.shared, "counters": l.counts()}
+	stations := make(map[shuntStationKey]shuntStation)
+	l.must(br.eachStation(func(k shuntStationKey, s shuntStation) { stations[k] = s }))
+	all["stations"] = stations
+	var flows []uint64
+	var index uint32
+	var perCPU []shuntFlow
+	rows := br.maps[shuntMapFlows].Iterate()
+	for rows.Next(&index, &perCPU) {
+		for _, f := range perCPU {
+			flows = append(flows, f.Source, f.Destination, f.EpochAll)
+		}
+	}
+	l.must(rows.Err())
+	all["flows"] = slices.Clone(flows)
+	return all
+}
+
+func TestExplainNamesTheEntries(t *testing.T) {
+	l := newLab(t, "auto")
+	l.open()
+	x := l.ask(frame(alice, bob), 0, 0)
+	want := accel.Explanation{
+		Reason:      accel.Fast,
+		Source:      &accel.Station{StationKey: key(alice), Port: loopback, Active: true},
+		Destination: &accel.Station{StationKey: key(bob), Port: otherPort, Active: true},
+		Out:         otherPort,
+	}
+	if diff := cmp.Diff(want, x); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := l.d.Explain(accel.Question{Bridge: testBridge, In: 12345, Frame: frame(alice, bob)}); err == nil {
+		t.Error("a port that is not there was asked")
+	}
+}
+
+// A record is never read half: while it changes it says so.
+func TestRecordIsBarredWhileItChanges(t *testing.T) {
+	l := newLab(t, "auto")
+	br := l.open()
+	l.expect(frame(alice, bob), accel.Fast)
+	other := br.ports[otherPort]
+	rec := other.record
+	rec.In, rec.Out = uint16(accel.PortChanged), uint16(accel.PortChanged)
+	l.must(br.put(other.slot, rec))
+	br.control.bumpAll()
+	l.expect(frame(alice, bob), accel.PortEgress)
+	l.must(br.store(other, other.record, other.vlans))
+	l.expect(frame(alice, bob), accel.Fast)
+}
