@@ -110,7 +110,8 @@ var portChanges = []change{
 	{name: "hairpin on", do: []string{"bridge link set dev OUT hairpin on"}, fate: same},
 	{name: "flood off, deleted", do: []string{"bridge link set dev OUT flood off", "bridge fdb del DST dev OUT master"}, fate: flooded, dead: "OUT"},
 	{name: "shorter MTU", do: []string{"ip link set dev OUT mtu 1000"}, fate: lost, size: 1514},
-	{name: "suppression on", do: []string{"bridge link set dev OUT neigh_suppress on"}, fate: same},
+	// The first port that suppresses changes the whole bridge.
+	{name: "suppression on", before: []string{"bridge link set dev OTHER neigh_suppress on"}, do: []string{"bridge link set dev OUT neigh_suppress on"}, fate: same},
 	{name: "backup port", do: []string{"bridge link set dev OUT backup_port OTHER"}, fate: same},
 	{name: "leaves at egress", do: []string{"ip link set dev OUT nomaster"}, fate: flooded, dead: "OUT"},
 	{name: "leaves at ingress", do: []string{"ip link set dev IN nomaster"}, fate: lost, dead: "IN"},
