@@ -2,10 +2,14 @@ package integration
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"net"
+	"net/http"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -299,9 +303,9 @@ func TestTrap30_ExplainChangesNothing(t *testing.T) {
 	x.drain()
 	before := x.everything()
 	for n := range questions {
-		src, dst := lab.MACOf(1+n%4), lab.MACOf(1+n/4%4)
-		x.d.shunt("explain", "--in", "p1", "--src", src.String(), "--dst", dst.String(), "-j")
+		x.ask("p1", lab.MACOf(1+n%4), lab.MACOf(1+n/4%4))
 	}
+	x.d.shunt("explain", "--in", "p1", "--src", f.source().String(), "--dst", f.destination().String())
 	if after := x.everything(); !maps.Equal(after, before) {
 		for what := range after {
 			if after[what] != before[what] {
@@ -315,6 +319,26 @@ func TestTrap30_ExplainChangesNothing(t *testing.T) {
 		}
 	}
 	x.expect(f, 2)
+}
+
+// ask asks what would become of a frame, as shunt explain does.
+func (x *trap) ask(in string, src, dst net.HardwareAddr) {
+	x.t.Helper()
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", x.d.socket)
+		},
+	}}
+	params := url.Values{"in": {in}, "src": {src.String()}, "dst": {dst.String()}}
+	response, err := client.Get("http://shunt/v1/explain?" + params.Encode())
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if answer, err := io.ReadAll(response.Body); err != nil || response.StatusCode != http.StatusOK {
+		x.t.Fatalf("%s (%v): %s", response.Status, err, answer)
+	}
 }
 
 // everything is what an explain could change: every map of the bridge, the
