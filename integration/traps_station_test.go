@@ -62,12 +62,16 @@ func TestTrap20_StickyStaysStaticMoves(t *testing.T) {
 			f := flow{from: 1, to: 2, dst: mac}
 			x.warm(f)
 			claimed := flow{from: 3, to: 1, src: mac}
+			before := x.fast(f)
 			x.stopped(func() {
 				x.expect(claimed, 1)
 				x.expect(f, c.at)
 				x.expect(claimed, 1)
 				x.expect(f, c.at)
 			})
+			if fast := x.fast(f) - before; c.at == f.to && fast < 2*shots-2 {
+				t.Errorf("%d frames were fast: who claims a sticky station's address takes its fast path", fast)
+			}
 			f.to = c.at
 			x.awaitFast(f)
 			x.expect(claimed, 1)

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -298,10 +299,12 @@ func TestTrap30_ExplainChangesNothing(t *testing.T) {
 	x := newTrap(t, lab.Options{Hosts: 3})
 	f := flow{from: 1, to: 2}
 	x.warm(f)
-	// A source that the bridge has not seen for long is due for a keepalive.
 	x.learn(flow{from: 3, to: 2})
 	x.drain()
 	before := x.everything()
+	await(t, "the source is due to be shown to the bridge", func() bool {
+		return strings.Contains(x.ask("p1", f.source(), f.destination()), `"keepalive"`)
+	})
 	for n := range questions {
 		x.ask("p1", lab.MACOf(1+n%4), lab.MACOf(1+n/4%4))
 	}
@@ -322,7 +325,7 @@ func TestTrap30_ExplainChangesNothing(t *testing.T) {
 }
 
 // ask asks what would become of a frame, as shunt explain does.
-func (x *trap) ask(in string, src, dst net.HardwareAddr) {
+func (x *trap) ask(in string, src, dst net.HardwareAddr) (answer string) {
 	x.t.Helper()
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -336,9 +339,11 @@ func (x *trap) ask(in string, src, dst net.HardwareAddr) {
 		x.t.Fatal(err)
 	}
 	defer response.Body.Close()
-	if answer, err := io.ReadAll(response.Body); err != nil || response.StatusCode != http.StatusOK {
-		x.t.Fatalf("%s (%v): %s", response.Status, err, answer)
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		x.t.Fatalf("%s (%v): %s", response.Status, err, text)
 	}
+	return string(text)
 }
 
 // everything is what an explain could change: every map of the bridge, the
