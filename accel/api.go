@@ -27,7 +27,8 @@ const (
 	// farewellTimeout is how long the last answers may take at the end.
 	farewellTimeout = time.Second
 	maxBody         = 4 << 10
-	maxHeader       = 16 << 10
+	// maxHeader has room for a jumbo frame in hexadecimal (explain).
+	maxHeader = 24 << 10
 )
 
 // api serves the control socket.
@@ -71,6 +72,7 @@ func (a *api) routes() http.Handler {
 	mux.HandleFunc("GET /v1/ports", answer(a, view.ports))
 	mux.HandleFunc("GET /v1/fdb", answer(a, view.fdb))
 	mux.HandleFunc("GET /v1/reasons", answer(a, view.reasons))
+	mux.HandleFunc("GET /v1/explain", a.getExplain)
 	mux.HandleFunc("POST /v1/on", a.changing(a.postSwitch(true)))
 	mux.HandleFunc("POST /v1/off", a.changing(a.postSwitch(false)))
 	mux.HandleFunc("POST /v1/detach", a.changing(a.postDetach))
@@ -155,6 +157,11 @@ func (a *api) getStatus(w http.ResponseWriter, r *http.Request) {
 	a.reply(w, status, err)
 }
 
+func (a *api) getExplain(w http.ResponseWriter, r *http.Request) {
+	result, err := using(a, func() (ExplainV1, error) { return a.view.explain(r.URL.Query()) })
+	a.reply(w, result, err)
+}
+
 // postSwitch makes the handler of on and off.
 func (a *api) postSwitch(on bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -208,13 +215,27 @@ func (a *api) postDetach(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, err)
 		return
 	}
+	names := a.bridgeNames()
 	a.detach()
 	<-a.ended
+	a.reply(w, DetachV1{Daemon: true, Bridges: names, Removed: []string{}}, a.endErr)
+}
+
+// bridgeNames are the bridges that the daemon works on, which only its
+// components know if it takes all; or those that it was told to.
+func (a *api) bridgeNames() []string {
 	names := []string{}
-	for _, b := range a.status.Bridges {
+	bridges, err := using(a, func() ([]BridgeState, error) { return a.view.states("") })
+	if err != nil {
+		for _, b := range a.status.Bridges {
+			names = append(names, b.Name)
+		}
+		return names
+	}
+	for _, b := range bridges {
 		names = append(names, b.Name)
 	}
-	a.reply(w, DetachV1{Daemon: true, Bridges: names, Removed: []string{}}, a.endErr)
+	return names
 }
 
 // reply writes a result, or the error in its place.

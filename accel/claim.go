@@ -19,6 +19,10 @@ import (
 // takes them back however the daemon ends.
 const claimPrefix = "@shunt/bridge/"
 
+// everyBridge is the claim of a daemon that takes all bridges. No interface has
+// an empty name.
+const everyBridge = ""
+
 // claims are the bridges that this daemon alone may work on.
 type claims struct {
 	listeners []net.Listener
@@ -26,40 +30,98 @@ type claims struct {
 }
 
 // claimBridges fails when another daemon in this network namespace works on
-// one of the bridges.
-func claimBridges(bridges []string, logger *slog.Logger) (*claims, error) {
+// one of the bridges that the configuration chooses. It claims first and looks
+// then whose claims overlap with its own: of two daemons that start together,
+// both may be refused, but never do both go on.
+func claimBridges(config Config, logger *slog.Logger) (*claims, error) {
+	wanted := config.Bridges
+	if config.AllBridges {
+		wanted = []string{everyBridge}
+	}
 	held := new(claims)
-	for _, name := range bridges {
-		listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: claimPrefix + name})
-		if err == nil {
-			held.hold(listener)
-			continue
-		}
-		if err := explainClaim(name, err); err != nil {
-			held.release()
-			return nil, err
-		}
-		// Anyone may bind the name. One who could not run a daemon must not
-		// keep the real one from starting.
-		logger.Warn("an unprivileged process holds the name that marks a bridge as taken; going on without", "bridge", name)
+	err := held.claim(wanted, logger)
+	if err == nil {
+		err = refuseOverlap(config.AllBridges)
+	}
+	if err != nil {
+		held.release()
+		return nil, err
 	}
 	return held, nil
 }
 
-// explainClaim says who holds a claim, or returns nil if it is nobody who could
-// be a daemon.
-func explainClaim(bridge string, err error) error {
-	if !errors.Is(err, unix.EADDRINUSE) {
-		return fmt.Errorf("claim bridge %s: %w", bridge, err)
+// claim takes the names, up to the first that a daemon has.
+func (c *claims) claim(names []string, logger *slog.Logger) error {
+	for _, name := range names {
+		listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: claimPrefix + name})
+		if err == nil {
+			c.hold(listener)
+			continue
+		}
+		if !errors.Is(err, unix.EADDRINUSE) {
+			return fmt.Errorf("claim %s: %w", nameClaim(name), err)
+		}
+		holder, err := claimHolder(name)
+		if err := refuseHolder(name, holder, err); err != nil {
+			return err
+		}
+		// Anyone may bind the name. One who could not run a daemon must not
+		// keep the real one from starting.
+		logger.Warn("an unprivileged process holds the name that marks a bridge as taken; going on without", "claim", nameClaim(name))
 	}
-	holder, err := claimHolder(bridge)
+	return nil
+}
+
+// refuseOverlap fails when another daemon's claim is for the same bridges under
+// another name: that of every bridge beside named ones.
+func refuseOverlap(all bool) error {
+	claimed, err := claimedBridges()
 	if err != nil {
-		return fmt.Errorf("another daemon works on bridge %s in this network namespace: stop it first", bridge)
+		return err
+	}
+	for _, name := range claimed {
+		if (name == everyBridge) == all {
+			continue // of our own kind: the kernel lets only one have each
+		}
+		holder, err := claimHolder(name)
+		if errors.Is(err, unix.ECONNREFUSED) {
+			// Given back meanwhile, or not held yet by one who will look, too,
+			// and find ours.
+			continue
+		}
+		if refused := refuseHolder(name, holder, err); refused != nil {
+			return refused
+		}
+	}
+	return nil
+}
+
+// refuseHolder says who holds a claim, or returns nil if it is nobody who could
+// be a daemon. err is why it could not be found out.
+func refuseHolder(name string, holder *unix.Ucred, err error) error {
+	if err != nil {
+		return fmt.Errorf("another daemon works on %s in this network namespace: stop it first", nameClaim(name))
 	}
 	if holder.Uid != 0 && int(holder.Uid) != os.Geteuid() {
 		return nil
 	}
-	return fmt.Errorf("another daemon (process %d) works on bridge %s in this network namespace: stop it first", holder.Pid, bridge)
+	return fmt.Errorf("another daemon (process %d) works on %s in this network namespace: stop it first", holder.Pid, nameClaim(name))
+}
+
+// nameClaim writes what a claim is for.
+func nameClaim(name string) string {
+	if name == everyBridge {
+		return "all bridges"
+	}
+	return "bridge " + name
+}
+
+// nameClaims writes what several claims are for.
+func nameClaims(names []string) string {
+	if slices.Contains(names, everyBridge) {
+		return nameClaim(everyBridge)
+	}
+	return enumerate(names)
 }
 
 // claimHolder asks the kernel whose claim it is.
@@ -100,10 +162,10 @@ func (c *claims) release() {
 	c.answering.Wait()
 }
 
-// claimedBridges lists the bridges of this network namespace that daemons work
-// on.
+// claimedBridges lists the claims of daemons in this network namespace: names
+// of bridges, and [everyBridge].
 func claimedBridges() ([]string, error) {
-	f, err := os.Open("/proc/self/net/unix")
+	f, err := os.Open("/proc/thread-self/net/unix")
 	if err != nil {
 		return nil, fmt.Errorf("look for other daemons: %w", err)
 	}

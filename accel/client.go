@@ -56,6 +56,16 @@ func (c *Client) Reasons(ctx context.Context, bridge string) (r []ReasonV1, err 
 	return r, c.get(ctx, "reasons", bridge, &r)
 }
 
+// Explain asks what would become of a frame: in is the port where it arrives,
+// src and dst are its addresses, or frame is all of it, in hexadecimal, from the
+// destination address on and without its tag. vlan is the VID of its tag, and
+// vlan_protocol the tag's protocol if it is not the bridge's.
+func (c *Client) Explain(ctx context.Context, params url.Values) (e ExplainV1, err error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	return e, c.ask(ctx, http.MethodGet, "explain?"+params.Encode(), nil, &e)
+}
+
 // Switch turns the fast path of the bridge of that name, or of all with "", on
 // or off. When it returns, the next frame obeys.
 func (c *Client) Switch(ctx context.Context, bridge string, on bool) (b []BridgeV1, err error) {
@@ -130,6 +140,11 @@ func refusal(status string, answer []byte) error {
 // errNoDaemon means that nobody listens at the socket.
 var errNoDaemon = errors.New("no daemon answers")
 
+// closedEarly is what net/http says, and gives no name to, when the connection is
+// closed before the question was sent (net/http/transport.go:
+// errServerClosedIdle).
+const closedEarly = "http: server closed idle connection"
+
 // explain turns the errors of the connection into sentences that say what to
 // do.
 func (c *Client) explain(err error) error {
@@ -144,7 +159,7 @@ func (c *Client) explain(err error) error {
 		return fmt.Errorf("the daemon at %s does not answer: see its log", c.socket)
 	case errors.Is(err, context.Canceled):
 		return errors.New("interrupted")
-	case errors.Is(err, io.EOF), cause == syscall.ECONNRESET, cause == syscall.EPIPE:
+	case errors.Is(err, io.EOF), cause == syscall.ECONNRESET, cause == syscall.EPIPE, strings.HasSuffix(err.Error(), closedEarly):
 		return fmt.Errorf("the daemon at %s ended before it answered: see its log", c.socket)
 	}
 	return err

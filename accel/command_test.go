@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -92,7 +93,7 @@ func TestEveryReasonFits(t *testing.T) {
 	for _, r := range Reasons() {
 		err := errors.Join(
 			s.status(StatusV1{Ready: true, Bridges: []BridgeV1{describeBridge(BridgeState{
-				Bridge: Bridge{Name: long}, Reason: r, Stations: 4194304, Unmirrored: 4194304, Ports: make([]PortState, 1023),
+				Bridge: Bridge{Name: long}, Reason: r, Stations: 4194304, Unmirrored: 4194304, Present: true, BypassNetfilter: true, Ports: make([]PortState, 1023),
 			}, nil)}}),
 			s.ports([]PortV1{{Port: long, Bridge: long, State: "forwarding", Attach: "clsact", Stations: 4194304, In: r, TrafficV1: TrafficV1{Fast: 1 << 63, Slow: 1 << 63}}}),
 			s.reasons([]ReasonV1{{r, 1 << 63, 1 << 63, r.Text(), r.Advice()}}),
@@ -119,8 +120,8 @@ func TestSwitch(t *testing.T) {
 		err  string
 	}{
 		{[]string{"off", "--bridge", "br0"}, 0, "br0: off\n", ""},
-		{[]string{"on"}, 0, "br0: on\na-long-bridge-n: on\nbr9: on\n", ""},
-		{[]string{"off", "--bridge", "br7"}, 1, "", "shunt: the daemon has no bridge br7; it works on br0, a-long-bridge-n and br9\n"},
+		{[]string{"on"}, 0, "br0: on\na-long-bridge-n: on\nbr1: on\nbr9: on\n", ""},
+		{[]string{"off", "--bridge", "br7"}, 1, "", "shunt: the daemon has no bridge br7; it works on br0, a-long-bridge-n, br1 and br9\n"},
 	} {
 		code, out, stderr := a.call(t, append(c.args, "--socket", d.config.Socket)...)
 		if code != c.code || out != c.out || stderr != c.err {
@@ -129,7 +130,7 @@ func TestSwitch(t *testing.T) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if got := strings.Join((*calls)[2:], "|"); got != "fake switch br0 false|fake switch br0 true|fake switch a-long-bridge-n true|fake switch br9 true" {
+	if got := strings.Join((*calls)[2:], "|"); got != "fake switch br0 false|fake switch br0 true|fake switch a-long-bridge-n true|fake switch br1 true|fake switch br9 true" {
 		t.Errorf("got %s", got)
 	}
 }
@@ -198,7 +199,8 @@ func TestUsage(t *testing.T) {
 		"status --bridge":              `flag needs an argument: --bridge; see "shunt status --help"`,
 		"needs":                        `required flag(s) "in" not set`,
 		"needs --in x y":               `"shunt needs" takes no argument, but got "y"; see "shunt needs --help"`,
-		"run":                          `no bridge is named: write --bridge br0, or bridges: [br0] in the file of --config`,
+		"run":                          `no bridge is named: write --bridge br0 or --all-bridges, or bridges: [br0] or all_bridges: true in the file of --config`,
+		"run --all-bridges=false":      `no bridge is named: write --bridge br0 or --all-bridges, or bridges: [br0] or all_bridges: true in the file of --config`,
 		"run --bridge a/b":             `--bridge: "a/b" cannot be the name of a bridge: no slash, colon or space may be in it`,
 		"run --bridge b --bridge b":    `--bridge: b is given twice`,
 		"run --bridge b --attach xdp":  `--attach must be auto, tcx or clsact, not "xdp"`,
@@ -213,7 +215,7 @@ func TestUsage(t *testing.T) {
 }
 
 func TestHelpFits(t *testing.T) {
-	for _, args := range [][]string{{"help"}, {"run", "--help"}, {"detach", "--help"}, {"fdb", "--help"}} {
+	for _, args := range [][]string{{"help"}, {"run", "--help"}, {"explain", "--help"}, {"detach", "--help"}, {"fdb", "--help"}} {
 		code, out, stderr := newTestApp().call(t, args...)
 		if code != 0 || stderr != "" {
 			t.Errorf("%v: got %d %s", args, code, stderr)
@@ -259,6 +261,42 @@ func TestColourIsOnlyForTerminals(t *testing.T) {
 	if got := (screen{}).paint(green, "x"); got != "x" {
 		t.Errorf("got %q", got)
 	}
+}
+
+// TestBypassIsRed also shows that no colour is there where none is welcome.
+func TestBypassIsRed(t *testing.T) {
+	const line = "netfilter: bypass: no firewall rule is asked about frames on the fast path"
+	bridges := []BridgeV1{{Name: "br0", Netfilter: netfilterBypass}, {Name: "br1", Netfilter: netfilterRespect}}
+	for colour, want := range map[bool]string{true: "    \x1b[31m" + line + "\x1b[0m\n", false: "    " + line + "\n"} {
+		var out strings.Builder
+		if err := (screen{&out, colour}).status(StatusV1{Ready: true, Bridges: bridges}); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Count(out.String(), want) != 1 {
+			t.Errorf("colour %v: got %q", colour, out.String())
+		}
+		if !colour {
+			checkWidth(t, out.String())
+		}
+	}
+}
+
+// TestWeakerIsSaidOnce keeps the status of many bridges readable, and says which
+// guarantee of which bridge is weaker.
+func TestWeakerIsSaidOnce(t *testing.T) {
+	traced, live, none := Revocation{true, StateTraced}, Revocation{true, StateLive}, Revocation{false, StateNetlink}
+	var status StatusV1
+	for i, r := range []Revocation{live, traced, none, live, none} {
+		status.Bridges = append(status.Bridges, describeBridge(BridgeState{Bridge: Bridge{Name: fmt.Sprintf("br%d", i)}, Present: true, Revocation: r}, nil))
+	}
+	status.Bridges = append(status.Bridges, describeBridge(BridgeState{Bridge: Bridge{Name: "gone"}}, nil))
+	status.Ready = true
+	var out strings.Builder
+	if err := (screen{Writer: &out}).status(status); err != nil {
+		t.Fatal(err)
+	}
+	compare(t, "status-weaker.txt", out.String())
+	checkWidth(t, out.String())
 }
 
 func TestCapabilities(t *testing.T) {

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -20,6 +23,7 @@ func (a *app) commands() []*cobra.Command {
 		readCommand(a, "ports", "Show the ports of the bridges", (*Client).Ports, screen.ports),
 		readCommand(a, "fdb", "Show the stations that shunt knows", (*Client).FDB, screen.fdb),
 		readCommand(a, "reasons", "Show what became of the frames, ranked", (*Client).Reasons, screen.reasons),
+		a.explainCommand(),
 		a.switchCommand("on", "Switch the fast path on", true),
 		a.switchCommand("off", "Switch the fast path off: every frame takes the bridge", false),
 		a.detachCommand(),
@@ -35,7 +39,7 @@ type clientFlags struct {
 }
 
 func (f *clientFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.socket, "socket", DefaultSocket, "the daemon's `socket`")
+	cmd.Flags().StringVar(&f.socket, "socket", DefaultSocket, "daemon's `socket`")
 	cmd.Flags().BoolVarP(&f.json, "json", "j", false, "print JSON")
 }
 
@@ -66,6 +70,50 @@ func readCommand[T any](a *app, name, short string, ask func(*Client, context.Co
 	}
 	return cmd
 }
+
+func (a *app) explainCommand() *cobra.Command {
+	var f clientFlags
+	cmd := &cobra.Command{
+		Use:   "explain",
+		Short: "Show what would become of a frame, and why",
+		Long: "Show what would become of a frame, and why. The data plane itself is asked;\n" +
+			"nothing is sent, counted or changed.\n\n" +
+			"--src and --dst make a small frame (60 bytes, EtherType 0x88b5). --frame gives\n" +
+			"a whole one instead, in hexadecimal, from the destination address on, without\n" +
+			"its tag and its checksum. --vlan adds a tag to either; VLAN 0 is a tag with a\n" +
+			"priority only. The exit code does not depend on the verdict.",
+		Example: "  shunt explain --in p1 --src 52:54:00:00:00:01 --dst 52:54:00:00:00:02\n" +
+			"  shunt explain --in p1 --vlan 10 --frame 525400000002525400000001080045...",
+	}
+	f.add(cmd)
+	flags := cmd.Flags()
+	flags.String(flagOf(paramIn), "", "the `port` where the frame arrives")
+	flags.String(flagOf(paramSource), "", "its source `address`")
+	flags.String(flagOf(paramDest), "", "its destination `address`")
+	flags.String(flagOf(paramVLAN), "", "the `VLAN` of its tag, 0 to 4094 (default no tag)")
+	flags.String(flagOf(paramProtocol), "", "the tag's `kind`, 802.1Q or 802.1ad\n(default that of the bridge)")
+	flags.String(flagOf(paramFrame), "", "the whole frame, in `hex`")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		params := make(url.Values)
+		for _, param := range explainParams {
+			if flag := flags.Lookup(flagOf(param)); flag.Changed {
+				params.Set(param, flag.Value.String())
+			}
+		}
+		if _, err := readAsked(params, func(param string) string { return "--" + flagOf(param) }); err != nil {
+			return Usagef("%w; see \"shunt explain --help\"", err)
+		}
+		result, err := NewClient(f.socket).Explain(cmd.Context(), params)
+		if err != nil {
+			return err
+		}
+		return print(a, f, result, screen.explanation)
+	}
+	return cmd
+}
+
+// flagOf is a query's parameter as a flag.
+func flagOf(param string) string { return strings.ReplaceAll(param, "_", "-") }
 
 func (a *app) switchCommand(name, short string, on bool) *cobra.Command {
 	var f clientFlags
@@ -138,7 +186,7 @@ func refuseOtherDaemon() error {
 	if holder, err := claimHolder(bridges[0]); err == nil {
 		who = fmt.Sprintf("another socket (process %d)", holder.Pid)
 	}
-	return fmt.Errorf("a daemon works on %s here and listens at %s: name it with --socket", enumerate(bridges), who)
+	return fmt.Errorf("a daemon works on %s here and listens at %s: name it with --socket", nameClaims(bridges), who)
 }
 
 func (a *app) doctorCommand() *cobra.Command {
@@ -173,10 +221,11 @@ func (a *app) versionCommand() *cobra.Command {
 
 // runFlags are the configuration as the command line gives it.
 type runFlags struct {
-	bridges                  []string
-	file, socket, attach     string
-	level                    slog.Level
-	socketGiven, attachGiven bool
+	bridges                            []string
+	all                                bool
+	file, socket, attach               string
+	level                              slog.Level
+	allGiven, socketGiven, attachGiven bool
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -184,17 +233,24 @@ func (a *app) runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Accelerate bridges until stopped; in the foreground",
+		Long: "Accelerate bridges until stopped; in the foreground.\n\n" +
+			"The bridges are those named with --bridge or in the file of --config. With\n" +
+			"--all-bridges they are all that are in this network namespace or appear in it;\n" +
+			"what the file says of a bridge by name holds there too. One daemon with\n" +
+			"--all-bridges runs in a network namespace, and no other beside it.",
 		Example: "  shunt run --bridge br0\n" +
+			"  shunt run --all-bridges\n" +
 			"  shunt run --config /etc/shunt/shunt.yaml",
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.bridges, "bridge", nil, "accelerate this `bridge`; may be given again")
+	flags.BoolVar(&f.all, "all-bridges", false, "accelerate every bridge that is or appears here")
 	flags.StringVar(&f.file, "config", "", "read this `file`; flags beat it")
 	flags.StringVar(&f.socket, "socket", DefaultSocket, "listen at this `path`")
 	flags.StringVar(&f.attach, "attach", "auto", "the tc `hook`: auto, tcx or clsact")
 	flags.TextVar(&f.level, "log-level", slog.LevelInfo, "least `level`: debug, info, warn or error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		f.socketGiven, f.attachGiven = flags.Changed("socket"), flags.Changed("attach")
+		f.allGiven, f.socketGiven, f.attachGiven = flags.Changed("all-bridges"), flags.Changed("socket"), flags.Changed("attach")
 		return a.run(cmd.Context(), f)
 	}
 	return cmd
@@ -229,19 +285,35 @@ func (f runFlags) config() (Config, error) {
 			return Config{}, err
 		}
 	}
-	if len(f.bridges) > 0 {
-		config.Bridges = f.bridges
-	}
+	f.chooseBridges(&config)
 	if f.socketGiven {
 		config.Socket = f.socket
 	}
 	if f.attachGiven {
 		config.Attach = f.attach
 	}
-	if len(config.Bridges) == 0 {
-		return Config{}, Usagef("no bridge is named: write --bridge br0, or bridges: [br0] in the file of --config")
+	if len(config.Bridges) == 0 && !config.AllBridges {
+		return Config{}, Usagef("no bridge is named: write --bridge br0 or --all-bridges, or bridges: [br0] or all_bridges: true in the file of --config")
 	}
 	return config, nil
+}
+
+// chooseBridges puts the command line's choice over the file's. Names without
+// --all-bridges are a choice against all. What the file says of a bridge by name
+// holds if the bridge is among the chosen.
+func (f runFlags) chooseBridges(config *Config) {
+	if len(f.bridges) > 0 {
+		config.Bridges = f.bridges
+		config.AllBridges = false
+	}
+	if f.allGiven {
+		config.AllBridges = f.all
+	}
+	if !config.AllBridges {
+		config.BypassNetfilter = slices.DeleteFunc(config.BypassNetfilter, func(name string) bool {
+			return !slices.Contains(config.Bridges, name)
+		})
+	}
 }
 
 // check looks at the values of the flags alone.

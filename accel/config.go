@@ -21,7 +21,8 @@ import (
 type Config struct {
 	// Bridges are the names of the bridges to accelerate.
 	Bridges []string
-	// AllBridges takes every bridge that is or appears in the namespace.
+	// AllBridges takes every bridge that is or appears in the namespace. Bridges
+	// are then only those to which options were given.
 	AllBridges bool
 	// BypassNetfilter are the names of the bridges for which the operator wrote
 	// "netfilter: bypass": no packet filter keeps them from the fast path.
@@ -44,8 +45,14 @@ const DefaultSocket = "/run/shunt/shunt.sock"
 // DefaultConfig returns what holds without a file and without flags. It names
 // no bridge.
 func DefaultConfig() Config {
-	return Config{Attach: "auto", MaxStations: 65536, Lease: maxLease, Socket: DefaultSocket}
+	return Config{Attach: "auto", MaxStations: 65536, Socket: DefaultSocket}
 }
+
+// What netfilter: may say of a bridge.
+const (
+	netfilterRespect = "respect"
+	netfilterBypass  = "bypass"
+)
 
 const (
 	minLease = 100 * time.Millisecond
@@ -152,6 +159,7 @@ func at(n *yaml.Node, format string, args ...any) error {
 
 // configKeys has the reader of every key's value.
 var configKeys = map[string]func(*Config, *yaml.Node) error{
+	"all_bridges":  (*Config).readAllBridges,
 	"bridges":      (*Config).readBridges,
 	"attach":       (*Config).readAttach,
 	"max_stations": (*Config).readMaxStations,
@@ -201,36 +209,65 @@ func (c *Config) readBridges(n *yaml.Node) error {
 	}
 	seen := make(map[string]int)
 	for _, item := range n.Content {
-		name, err := readBridge(item)
+		bridge, err := readBridge(item)
 		if err != nil {
 			return err
 		}
-		if line, ok := seen[name]; ok {
-			return at(item, "bridge %s is listed twice, first on line %d", name, line)
+		if line, ok := seen[bridge.name]; ok {
+			return at(item, "bridge %s is listed twice, first on line %d", bridge.name, line)
 		}
-		seen[name] = item.Line
-		c.Bridges = append(c.Bridges, name)
+		seen[bridge.name] = item.Line
+		c.Bridges = append(c.Bridges, bridge.name)
+		if bridge.bypassNetfilter {
+			c.BypassNetfilter = append(c.BypassNetfilter, bridge.name)
+		}
 	}
 	return nil
 }
 
-// readBridge reads a bridge: its name, or an object with a name.
-func readBridge(n *yaml.Node) (string, error) {
-	var name string
+// bridgeOptions are an item of bridges.
+type bridgeOptions struct {
+	name            string
+	bypassNetfilter bool
+}
+
+// readBridge reads a bridge: its name, or an object with a name and options.
+func readBridge(n *yaml.Node) (b bridgeOptions, err error) {
 	switch n.Kind {
 	case yaml.ScalarNode:
-		return readBridgeName(n)
+		b.name, err = readBridgeName(n)
+		return b, err
 	case yaml.MappingNode:
-		err := eachKey(n, []string{"name"}, func(_ string, value *yaml.Node) (err error) {
-			name, err = readBridgeName(value)
+		err = eachKey(n, []string{"name", "netfilter"}, func(key string, value *yaml.Node) (err error) {
+			if key == "netfilter" {
+				b.bypassNetfilter, err = readNetfilter(value)
+				return err
+			}
+			b.name, err = readBridgeName(value)
 			return err
 		})
-		if err == nil && name == "" {
+		if err == nil && b.name == "" {
 			err = at(n, "a bridge needs a name, such as name: br0")
 		}
-		return name, err
+		return b, err
 	}
-	return "", at(n, "a bridge must be a name such as br0")
+	return b, at(n, "a bridge must be a name such as br0")
+}
+
+// readNetfilter says whether the packet filter is bypassed. There is no third
+// word, and no other way to ask for it: who gives up a firewall writes it out.
+func readNetfilter(n *yaml.Node) (bypass bool, err error) {
+	if n.Kind == yaml.ScalarNode && (n.Value == netfilterRespect || n.Value == netfilterBypass) {
+		return n.Value == netfilterBypass, nil
+	}
+	return false, at(n, "netfilter must be %s or %s, not %s", netfilterRespect, netfilterBypass, describe(n))
+}
+
+func (c *Config) readAllBridges(n *yaml.Node) error {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" || n.Decode(&c.AllBridges) != nil {
+		return at(n, "all_bridges must be true or false, not %s", describe(n))
+	}
+	return nil
 }
 
 func readBridgeName(n *yaml.Node) (string, error) {
@@ -263,9 +300,13 @@ func (c *Config) readMaxStations(n *yaml.Node) error {
 }
 
 func (c *Config) readLease(n *yaml.Node) error {
+	if n.Kind == yaml.ScalarNode && n.Value == "auto" {
+		c.Lease = 0
+		return nil
+	}
 	lease, err := time.ParseDuration(n.Value)
 	if n.Kind != yaml.ScalarNode || err != nil || lease < minLease || lease > maxLease {
-		return at(n, "lease must be a duration from %v to %v, not %s", minLease, maxLease, describe(n))
+		return at(n, "lease must be auto or a duration from %v to %v, not %s", minLease, maxLease, describe(n))
 	}
 	c.Lease = lease
 	return nil

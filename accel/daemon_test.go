@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -96,7 +98,7 @@ func TestDetachAnswersWhenAllIsRemoved(t *testing.T) {
 		if _, statErr := os.Lstat(d.config.Socket); !errors.Is(statErr, os.ErrNotExist) {
 			err = errors.Join(err, fmt.Errorf("the socket is still there: %v", statErr))
 		}
-		if !detached.Daemon || !reflect.DeepEqual(detached.Bridges, d.config.Bridges) {
+		if !detached.Daemon || !reflect.DeepEqual(detached.Bridges, []string{"br0", "a-long-bridge-n", "br1", "br9"}) {
 			err = errors.Join(err, fmt.Errorf("got %+v", detached))
 		}
 		answered <- err
@@ -256,6 +258,102 @@ func TestSecondDaemonForABridge(t *testing.T) {
 	mustContain(t, stderr, d.config.Bridges[0], "name it with --socket")
 }
 
+// inNewNamespace runs f in a network namespace of its own, on a thread of its
+// own: what f starts in other goroutines is not in there.
+func inNewNamespace(t *testing.T, f func()) {
+	t.Helper()
+	needRoot(t)
+	done := make(chan error)
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlock: the thread ends with the goroutine
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			done <- err
+			return
+		}
+		f()
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAllBridgesExcludeNamedOnes claims for one daemon after the other.
+func TestAllBridgesExcludeNamedOnes(t *testing.T) {
+	logger := slog.New(slog.DiscardHandler)
+	all := Config{AllBridges: true, Bridges: []string{"br0"}} // named for its options only
+	pair, other := Config{Bridges: []string{"br0", "br1"}}, Config{Bridges: []string{"br2"}}
+	refused := fmt.Sprintf("another daemon (process %d) works on %%s in this network namespace: stop it first", os.Getpid())
+	inNewNamespace(t, func() {
+		for _, c := range []struct {
+			first, second Config
+			want          string
+		}{
+			{pair, other, ""},
+			{pair, pair, fmt.Sprintf(refused, "bridge br0")},
+			{pair, all, fmt.Sprintf(refused, "bridge br0")},
+			{all, other, fmt.Sprintf(refused, "all bridges")},
+			{all, pair, fmt.Sprintf(refused, "all bridges")},
+			{all, all, fmt.Sprintf(refused, "all bridges")},
+		} {
+			first, err := claimBridges(c.first, logger)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			second, err := claimBridges(c.second, logger)
+			if err == nil && c.want != "" || err != nil && err.Error() != c.want {
+				t.Errorf("%+v: got %v", c, err)
+			}
+			if c.second.AllBridges || c.first.AllBridges {
+				if err := refuseOtherDaemon(); err == nil {
+					t.Error("would clean up under a daemon")
+				}
+			}
+			second.release()
+			first.release()
+		}
+		if err := refuseOtherDaemon(); err != nil {
+			t.Error("a claim that was refused, or given back, is held:", err)
+		}
+		claimed, err := claimBridges(all, logger)
+		defer claimed.release()
+		if err := errors.Join(err, refuseOtherDaemon()); err == nil || !strings.HasPrefix(err.Error(), "a daemon works on all bridges here ") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// TestClaimsOfNobody binds the name without listening, as one does for an instant
+// who is about to claim, or without the rights of a daemon.
+func TestClaimsOfNobody(t *testing.T) {
+	inNewNamespace(t, func() {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+		if err == nil {
+			defer unix.Close(fd)
+			err = unix.Bind(fd, &unix.SockaddrUnix{Name: claimPrefix + "br0"})
+		}
+		claimed, claimErr := claimBridges(Config{AllBridges: true}, slog.New(slog.DiscardHandler))
+		claimed.release()
+		if err := errors.Join(err, claimErr); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestFirstStatus is what is answered before the components have started.
+func TestFirstStatus(t *testing.T) {
+	named := Config{Bridges: []string{"br0", "br1"}, BypassNetfilter: []string{"br1"}}
+	got := (&service{config: named}).firstStatus(Namespace{}).Bridges
+	if len(got) != 2 || got[0].Netfilter != "respect" || got[1].Netfilter != "bypass" {
+		t.Errorf("got %+v", got)
+	}
+	named.AllBridges = true // then only the components know which there are
+	if got := (&service{config: named}).firstStatus(Namespace{}).Bridges; got == nil || len(got) != 0 {
+		t.Errorf("got %+v", got)
+	}
+}
+
 func TestManyListenAtOnce(t *testing.T) {
 	socket := socketPath(t)
 	leaveSocket(t, socket)
@@ -410,6 +508,13 @@ func TestClientErrors(t *testing.T) {
 	_, err = NewClient(ended).Status(t.Context(), "")
 	if want := "the daemon at " + ended + " ended before it answered: see its log"; err == nil || err.Error() != want {
 		t.Errorf("got %v", err)
+	}
+	// Which error it is that the connection ends with is a matter of chance.
+	for _, cause := range []error{io.EOF, unix.ECONNRESET, unix.EPIPE, errors.New(closedEarly)} {
+		got := NewClient(ended).explain(&url.Error{Op: "Get", URL: "http://shunt/v1/status", Err: cause})
+		if want := "the daemon at " + ended + " ended before it answered: see its log"; got.Error() != want {
+			t.Errorf("%v: got %v", cause, got)
+		}
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -311,6 +311,9 @@ type BridgeState struct {
 	Revocation Revocation
 	// BypassNetfilter: the operator wrote "netfilter: bypass" for the bridge.
 	BypassNetfilter bool
+	// VLANProtocol is the EtherType of the bridge's tags where it filters VLANs;
+	// 0 where it does not.
+	VLANProtocol uint16
 }
 
 // PortState is a port as ports shows it, without its counters.

@@ -24,8 +24,11 @@ type fake struct {
 	states []BridgeState
 	stats  map[int][]PortStats
 	fdb    []Station
-	clean  []string
-	finds  []Finding
+	// explain answers, once it was asked what is in asked.
+	explain func(Question) (Explanation, error)
+	asked   []Question
+	clean   []string
+	finds   []Finding
 
 	provisionErr, startErr, stopErr, cleanErr error
 	// startGate keeps Start from returning until it is closed or ctx ends.
@@ -105,6 +108,13 @@ func (f *fake) Switch(_ context.Context, bridge string, on bool) error {
 
 func (f *fake) PortStats(bridge int) ([]PortStats, error) { return f.stats[bridge], nil }
 
+func (f *fake) Explain(q Question) (Explanation, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = append(f.asked, q)
+	return f.explain(q)
+}
+
 func (f *fake) Clean(context.Context, Namespace) ([]string, error) { return f.clean, f.cleanErr }
 
 func (f *fake) Check(context.Context) []Finding { return f.finds }
@@ -118,15 +128,24 @@ func sample() *fake {
 		states: []BridgeState{
 			{
 				Bridge: Bridge{"br0", 10}, Present: true, Synced: true, On: true, Reason: Fast, Stations: 3,
+				Revocation: Revocation{Entries: true, State: StateLive}, VLANProtocol: 0x88a8,
 				Ports: []PortState{
-					{Port{Name: "p1", Ifindex: 11, MTU: 1500}, "forwarding", 2},
+					{Port{
+						Name: "p1", Ifindex: 11, MTU: 1500, PVID: 1,
+						VLANs: NewVLANs([]VLAN{{1, true, true}, {10, false, true}, {4094, false, false}}),
+					}, "forwarding", 2},
 					{Port{Name: "p2", Ifindex: 12, MTU: 1500, In: PortForeignTC, Out: PortForeignTC}, "forwarding", 1},
-					{Port{Name: "a-long-port-nam", Ifindex: 13, MTU: 9000, Isolated: true, In: PortBlocked, Out: PortNetfilter}, "blocking", 0},
+					{Port{Name: "a-long-port-nam", Ifindex: 13, MTU: 9000, Flags: FlagIsolated, In: PortBlocked, Out: PortNetfilter}, "blocking", 0},
 				},
 			},
 			{
 				Bridge: Bridge{"a-long-bridge-n", 20}, Present: true, On: true, Reason: VLANStats,
 				Stations: 65536, Pending: 12, Unmirrored: 34,
+				Revocation: Revocation{Entries: true, State: StateLive}, BypassNetfilter: true,
+			},
+			{
+				Bridge: Bridge{"br1", 30}, Present: true, Synced: true, On: true, Reason: Fast,
+				Revocation: Revocation{Entries: true, State: StateTraced},
 			},
 			{Bridge: Bridge{Name: "br9"}, On: false, Reason: Off},
 		},
@@ -135,10 +154,10 @@ func sample() *fake {
 			{12, "clsact", map[Reason]Count{PortForeignTC: {99_999, 5_999_940}, SourceMoved: {3, 180}}},
 		}},
 		fdb: []Station{
-			{StationKey{MAC{0x52, 0x54, 0, 0, 0, 1}, 0}, 11, false, false, true},
-			{StationKey{MAC{0x52, 0x54, 0, 0, 0, 2}, 4094}, 12, false, true, false},
-			{StationKey{MAC{0x52, 0x54, 0, 0, 0, 3}, 0}, 0, true, false, true},
-			{StationKey{MAC{0x52, 0x54, 0, 0, 0, 4}, 0}, 77, false, false, true},
+			{StationKey: StationKey{MAC{0x52, 0x54, 0, 0, 0, 1}, 0}, Port: 11, Sticky: true, Active: true},
+			{StationKey: StationKey{MAC{0x52, 0x54, 0, 0, 0, 2}, 4094}, Port: 12, NoSource: true},
+			{StationKey: StationKey{MAC{0x52, 0x54, 0, 0, 0, 3}, 0}, Local: true, Active: true},
+			{StationKey: StationKey{MAC{0x52, 0x54, 0, 0, 0, 4}, 0}, Port: 77, Active: true},
 		},
 	}
 }

@@ -59,6 +59,8 @@ type row struct {
 	colours map[int]string
 	// notes are sentences that follow the row, wrapped.
 	notes []string
+	// alarm is a line before the notes, in red; it is not wrapped.
+	alarm string
 }
 
 func (s screen) table(t table) error {
@@ -67,6 +69,9 @@ func (s screen) table(t table) error {
 	s.line(&b, t, row{cells: t.headings}, widths)
 	for _, r := range t.rows {
 		s.line(&b, t, r, widths)
+		if r.alarm != "" {
+			fmt.Fprintf(&b, "    %s\n", s.paint(red, r.alarm))
+		}
 		for _, note := range r.notes {
 			writeWrapped(&b, note)
 		}
@@ -108,16 +113,21 @@ func (s screen) line(b *strings.Builder, t table, r row, widths []int) {
 
 // writeWrapped writes a sentence under a row, indented.
 func writeWrapped(b *strings.Builder, text string) {
-	const indent = "    "
+	writeBehind(b, "    ", "      ", text)
+}
+
+// writeBehind writes a sentence in lines that fit the screen, behind what the
+// first and each further line begin with.
+func writeBehind(b *strings.Builder, first, further, text string) {
 	length := 0
 	for word := range strings.FieldsSeq(text) {
 		switch {
 		case length == 0:
-			b.WriteString(indent)
-			length = len(indent)
+			b.WriteString(first)
+			length = len(first)
 		case length+1+utf8.RuneCountInString(word) > screenWidth:
-			b.WriteString("\n" + indent + "  ")
-			length = len(indent) + 2
+			b.WriteString("\n" + further)
+			length = len(further)
 		default:
 			b.WriteByte(' ')
 			length++

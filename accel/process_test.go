@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -205,6 +206,33 @@ func TestKilledDaemonIsFollowed(t *testing.T) {
 	}
 }
 
+// TestAllBridges runs a daemon that takes all bridges of a namespace of its own.
+func TestAllBridges(t *testing.T) {
+	needRoot(t)
+	socket := socketPath(t)
+	config := filepath.Join(t.TempDir(), "c.yaml")
+	if err := os.WriteFile(config, []byte("bridges: [{name: br7, netfilter: bypass}]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd, output := program(t, "run", "--all-bridges", "--config", config, "--socket", socket)
+	cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	client := await(t, socket)
+	want := []string{"br0", "a-long-bridge-n", "br1", "br9"} // what the fake takes
+	detached, err := client.Detach(t.Context())
+	if err != nil || !slices.Equal(detached.Bridges, want) {
+		t.Errorf("got %+v, %v", detached, err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	mustContain(t, output.String(),
+		`level=WARN msg="netfilter: bypass is configured: no firewall rule is asked about frames on the fast path" bridge=br7`,
+		`msg=ready bridges=[br7] all_bridges=true`)
+}
+
 // TestPeerWithoutRights asks as another user over a socket that is open to all.
 func TestPeerWithoutRights(t *testing.T) {
 	needRoot(t)
@@ -218,12 +246,13 @@ func TestPeerWithoutRights(t *testing.T) {
 		t.Fatal(err)
 	}
 	for args, want := range map[string]string{
+		"explain --in p9 --frame 000000000000000000000000ffff": "shunt: the daemon knows no port p9",
 		"status": "BRIDGE ", "ports": "PORT ", "fdb": "MAC ", "reasons": "FRAMES",
 		"on":     "shunt: user 1234 may look but not change anything: use sudo\n",
 		"off":    "shunt: user 1234 may look but not change anything: use sudo\n",
 		"detach": "shunt: user 1234 may look but not change anything: use sudo\n",
 	} {
-		cmd, output := program(t, args, "--socket", d.config.Socket)
+		cmd, output := program(t, append(strings.Fields(args), "--socket", d.config.Socket)...)
 		asUser(t, cmd)
 		cmd.Run()
 		if !strings.HasPrefix(strings.TrimLeft(output.String(), " "), want) {

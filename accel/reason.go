@@ -52,13 +52,13 @@ const (
 	VLANEgress         Reason = 32
 	SourceElsewhere    Reason = 36
 
-	// The state of a port. 43 (port_locked), 44 (port_learning), 49
-	// (port_vlan_device) and 54 (port_hairpin) are not used any more.
+	// The state of a port. 43 (port_locked), 44 (port_learning), 46
+	// (port_neigh_suppress), 49 (port_vlan_device) and 54 (port_hairpin) are not
+	// used any more.
 	PortUnknown     Reason = 40
 	PortBlocked     Reason = 41
 	PortDown        Reason = 42
 	PortVLANTunnel  Reason = 45
-	PortProxy       Reason = 46
 	PortBackup      Reason = 47
 	PortSwitch      Reason = 48
 	PortNetfilter   Reason = 50
@@ -127,7 +127,6 @@ var reasonTexts = map[Reason]struct{ name, text, advice string }{
 	PortBlocked:     {"port_state", "the port is not in the forwarding state", "see bridge -d link"},
 	PortDown:        {"port_down", "the port is down or has no carrier", "see ip link"},
 	PortVLANTunnel:  {"port_vlan_tunnel", "the port maps VLANs to tunnels", ""},
-	PortProxy:       {"port_proxy", "the port answers ARP for others", ""},
 	PortBackup:      {"port_backup", "the port has a backup port", ""},
 	PortSwitch:      {"port_switch", "the port belongs to a switch that forwards in hardware", ""},
 	PortNetfilter:   {"port_netfilter", "a netdev ingress or egress chain is on the port", "see nft list ruleset netdev"},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -74,16 +75,22 @@ func (s *service) prepare(ctx context.Context, end context.CancelCauseFunc) erro
 
 // firstStatus is what the daemon answers while its components start.
 func (s *service) firstStatus(namespace Namespace) StatusV1 {
-	status := StatusV1{Version: version(), PID: os.Getpid(), Namespace: namespace.Inode}
+	status := StatusV1{Version: version(), PID: os.Getpid(), Namespace: namespace.Inode, Bridges: []BridgeV1{}}
+	if s.config.AllBridges {
+		return status // which ones there are is not known yet
+	}
 	for _, name := range s.config.Bridges {
-		status.Bridges = append(status.Bridges, BridgeV1{Name: name, Reason: Syncing, Text: Syncing.Text()})
+		status.Bridges = append(status.Bridges, BridgeV1{
+			Name: name, Reason: Syncing, Text: Syncing.Text(),
+			Netfilter: describeNetfilter(slices.Contains(s.config.BypassNetfilter, name)),
+		})
 	}
 	return status
 }
 
 // open takes what only one daemon may have, and answers from then on.
 func (s *service) open(end context.CancelCauseFunc) (err error) {
-	if s.claims, err = claimBridges(s.config.Bridges, s.logger); err != nil {
+	if s.claims, err = claimBridges(s.config, s.logger); err != nil {
 		return err
 	}
 	if s.socket, err = listenControl(s.config.Socket); err != nil {
@@ -99,6 +106,7 @@ func (s *service) open(end context.CancelCauseFunc) (err error) {
 // work starts the components and returns why they shall stop.
 func (s *service) work(ctx context.Context) error {
 	begin := time.Now()
+	s.warnOfBypass()
 	if err := s.life.start(ctx); errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return context.Cause(ctx)
 	} else if err != nil {
@@ -106,10 +114,17 @@ func (s *service) work(ctx context.Context) error {
 	}
 	s.api.setReady(true)
 	s.notify(daemon.SdNotifyReady)
-	s.logger.Info("ready", "bridges", s.config.Bridges, "socket", s.config.Socket, "took", time.Since(begin).Round(time.Millisecond))
+	s.logger.Info("ready", "bridges", s.config.Bridges, "all_bridges", s.config.AllBridges, "socket", s.config.Socket, "took", time.Since(begin).Round(time.Millisecond))
 	<-ctx.Done()
 	s.logger.Info("stopping", "because", context.Cause(ctx))
 	return context.Cause(ctx)
+}
+
+// warnOfBypass tells of every bridge whose firewall was given up, at every start.
+func (s *service) warnOfBypass() {
+	for _, name := range s.config.BypassNetfilter {
+		s.logger.Warn("netfilter: bypass is configured: "+bypassText, "bridge", name)
+	}
 }
 
 // close removes everything, the socket last: while it is there, the daemon is.

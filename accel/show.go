@@ -1,6 +1,7 @@
 package accel
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 )
@@ -12,11 +13,22 @@ func (s screen) status(status StatusV1) error {
 		fmt.Fprintln(s, "the daemon is starting or stopping")
 	}
 	t := table{headings: []string{"BRIDGE", "SWITCH", "PATH", ">PORTS", ">STATIONS", ">FAST", ">SLOW", ">SHARE"}}
+	weakest := make(map[string]string) // the first bridge of which it was said
 	for _, b := range status.Bridges {
-		t.rows = append(t.rows, bridgeRow(b))
+		r := bridgeRow(b)
+		if first, ok := weakest[b.Weaker]; ok {
+			r.notes = append(r.notes, "weaker: as on "+first)
+		} else if b.Weaker != "" {
+			weakest[b.Weaker] = b.Name
+			r.notes = append(r.notes, "weaker: "+b.Weaker)
+		}
+		t.rows = append(t.rows, r)
 	}
 	return s.table(t)
 }
+
+// bypassText says what netfilter: bypass means, in one line of the screen.
+const bypassText = "no firewall rule is asked about frames on the fast path"
 
 func bridgeRow(b BridgeV1) row {
 	r := row{
@@ -25,6 +37,9 @@ func bridgeRow(b BridgeV1) row {
 			frames(b.Fast), frames(b.Slow), share(b.Fast, b.Fast+b.Slow),
 		},
 		colours: map[int]string{2: pathColour(b.Eligible)},
+	}
+	if b.Netfilter == netfilterBypass {
+		r.alarm = "netfilter: bypass: " + bypassText
 	}
 	if !b.Eligible {
 		r.notes = explainReason(b.Reason.String(), b.Text, b.Advice)
@@ -143,6 +158,64 @@ func reasonNotes(r ReasonV1) []string {
 	return notes
 }
 
+// explanation says the verdict first, then what decided it, then what would
+// change it.
+func (s screen) explanation(e ExplainV1) error {
+	var b strings.Builder
+	b.WriteString(s.verdict(e))
+	for _, line := range [][2]string{
+		{"bridge", e.Bridge},
+		{"in", e.In},
+		{"vlan", vlan(e.VLAN)},
+		{"source", entryOrWhy(e.Source, e.Reason == SourceUnknown)},
+		{"destination", entryOrWhy(e.Destination, e.Reason == DestinationUnknown)},
+		{"out", dash(e.Out)},
+		{"action", dash(e.Action)},
+	} {
+		label := fmt.Sprintf("    %-11s  ", line[0])
+		writeBehind(&b, label, strings.Repeat(" ", len(label)), line[1])
+	}
+	if e.WhyPort != "" && !strings.HasSuffix(e.WhyPort, e.Text) {
+		writeWrapped(&b, "port "+e.WhyPort)
+	}
+	if e.Advice != "" {
+		b.WriteString("what would change it:\n")
+		writeWrapped(&b, e.Advice)
+	}
+	_, err := s.Write([]byte(b.String()))
+	return err
+}
+
+// verdict is the first line, which may be wrapped.
+func (s screen) verdict(e ExplainV1) string {
+	fast := e.Reason == Fast
+	text := e.Verdict + ": the frame takes the fast path"
+	if !fast {
+		text = fmt.Sprintf("%s: %s: %s", e.Verdict, e.Reason, e.Text)
+	}
+	var b strings.Builder
+	writeBehind(&b, "", "  ", text)
+	return s.paint(pathColour(fast), e.Verdict) + strings.TrimPrefix(b.String(), e.Verdict)
+}
+
+// entryOrWhy shows an entry, or why there is none to show.
+func entryOrWhy(e *EntryV1, unknown bool) string {
+	switch {
+	case e == nil && unknown:
+		return "no entry"
+	case e == nil:
+		return "not looked for"
+	}
+	text := fmt.Sprintf("%s on %s", StationKey{e.MAC, e.VLAN}, e.Port)
+	if len(e.Flags) > 0 {
+		text += ", " + strings.Join(e.Flags, ", ")
+	}
+	if !e.Active {
+		text += ", not verified yet"
+	}
+	return text
+}
+
 // switched says what on or off came to.
 func (s screen) switched(bridges []BridgeV1) error {
 	var b strings.Builder
@@ -161,7 +234,7 @@ func (s screen) switched(bridges []BridgeV1) error {
 func (s screen) detached(d DetachV1) error {
 	switch {
 	case d.Daemon:
-		fmt.Fprintf(s, "detached from %s; the daemon has ended\n", enumerate(d.Bridges))
+		fmt.Fprintf(s, "detached from %s; the daemon has ended\n", cmp.Or(enumerate(d.Bridges), "no bridge"))
 	case len(d.Removed) == 0:
 		fmt.Fprintln(s, "no daemon runs, and nothing of shunt is in this network namespace")
 	}

@@ -9,8 +9,9 @@ import (
 
 // view reads the components for the control API.
 type view struct {
-	bridges  BridgeSource
-	counters []CounterSource
+	bridges    BridgeSource
+	counters   []CounterSource
+	explainers []Explainer
 }
 
 // newView finds the sources among the components.
@@ -19,7 +20,7 @@ func newView(l *lifecycle) (view, error) {
 	if len(sources) != 1 {
 		return view{}, fmt.Errorf("%d plugins know bridges, need exactly one: see the imports of main.go", len(sources))
 	}
-	return view{sources[0], serving[CounterSource](l)}, nil
+	return view{sources[0], serving[CounterSource](l), serving[Explainer](l)}, nil
 }
 
 // states returns the bridge of that name, or all for "".
@@ -35,7 +36,7 @@ func (v view) states(name string) ([]BridgeState, error) {
 		}
 		names = append(names, b.Name)
 	}
-	return nil, notFoundf("the daemon has no bridge %s; it works on %s", name, enumerate(names))
+	return nil, notFoundf("the daemon has no bridge %s; it works on %s", name, cmp.Or(enumerate(names), "none yet"))
 }
 
 // stats returns the counters of a bridge's ports by ifindex.
@@ -79,6 +80,10 @@ func describeBridge(b BridgeState, stats map[int]PortStats) BridgeV1 {
 		Present: b.Present, Synced: b.Synced, On: b.On,
 		Eligible: b.Reason == Fast, Reason: b.Reason,
 		Ports: len(b.Ports), Stations: b.Stations, Pending: b.Pending, FDBFull: b.Unmirrored,
+		Netfilter: describeNetfilter(b.BypassNetfilter),
+	}
+	if b.Present {
+		d.Revocation, d.Weaker = &b.Revocation, b.Revocation.Weaker()
 	}
 	if !d.Eligible {
 		d.Text, d.Advice = b.Reason.Text(), advise(b.Reason, b.Name, "")
@@ -87,6 +92,13 @@ func describeBridge(b BridgeState, stats map[int]PortStats) BridgeV1 {
 		d.add(s)
 	}
 	return d
+}
+
+func describeNetfilter(bypass bool) string {
+	if bypass {
+		return netfilterBypass
+	}
+	return netfilterRespect
 }
 
 // advise puts the names into a reason's advice.
@@ -124,7 +136,10 @@ func describePort(bridge string, p PortState, stats PortStats) PortV1 {
 	d := PortV1{
 		Port: p.Name, Bridge: bridge, Ifindex: p.Ifindex,
 		State: p.State, Attach: cmp.Or(stats.Attach, "none"), MTU: p.MTU, Isolated: p.Flags.Isolated(),
-		In: p.In, Out: p.Out, Stations: p.Stations,
+		PVID: p.PVID, VLANs: []VLANV1{}, In: p.In, Out: p.Out, Stations: p.Stations,
+	}
+	for v := range p.VLANs.All() {
+		d.VLANs = append(d.VLANs, VLANV1(v))
 	}
 	d.add(stats)
 	return d
@@ -159,18 +174,25 @@ func portNames(b BridgeState) map[int]string {
 	return names
 }
 
-func describeStation(s Station, bridge string, ports map[int]string) EntryV1 {
-	port, ok := ports[s.Port]
-	if !ok {
-		// The port left between the two questions; its number is all there is.
-		port = fmt.Sprintf("if%d", s.Port)
+// portName names a port that may have left between two questions: its number is
+// all there is then.
+func portName(port int, names map[int]string) string {
+	if name, ok := names[port]; ok {
+		return name
 	}
-	e := EntryV1{MAC: s.MAC, VLAN: s.VID, Port: port, Bridge: bridge, Flags: []string{}, Active: s.Active}
+	return fmt.Sprintf("if%d", port)
+}
+
+func describeStation(s Station, bridge string, ports map[int]string) EntryV1 {
+	e := EntryV1{MAC: s.MAC, VLAN: s.VID, Port: portName(s.Port, ports), Bridge: bridge, Flags: []string{}, Active: s.Active}
 	if s.Local {
 		e.Flags = append(e.Flags, "permanent")
 	}
 	if s.NoSource {
 		e.Flags = append(e.Flags, "locked")
+	}
+	if s.Sticky {
+		e.Flags = append(e.Flags, "sticky")
 	}
 	return e
 }

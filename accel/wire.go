@@ -35,6 +35,14 @@ type BridgeV1 struct {
 	Pending  int    `json:"pending"`
 	// FDBFull counts the stations for which the map has no room.
 	FDBFull int `json:"fdb_full"`
+	// Netfilter is "respect", or "bypass" where the operator gave the firewall
+	// up for this bridge.
+	Netfilter string `json:"netfilter"`
+	// Revocation says how changes in the kernel reach the data plane; null
+	// while the bridge does not exist. Weaker says which guarantee is weaker
+	// than it could be, and is missing if none is.
+	Revocation *Revocation `json:"revocation"`
+	Weaker     string      `json:"weaker,omitempty"`
 	TrafficV1
 }
 
@@ -65,10 +73,21 @@ type PortV1 struct {
 	Attach   string `json:"attach"`
 	MTU      int    `json:"mtu"`
 	Isolated bool   `json:"isolated"`
-	In       Reason `json:"in"`
-	Out      Reason `json:"out"`
-	Stations int    `json:"stations"`
+	// PVID is the VLAN of untagged frames and VLANs are the port's memberships,
+	// on a bridge that filters VLANs; 0 and empty elsewhere.
+	PVID     uint16   `json:"pvid"`
+	VLANs    []VLANV1 `json:"vlans"`
+	In       Reason   `json:"in"`
+	Out      Reason   `json:"out"`
+	Stations int      `json:"stations"`
 	TrafficV1
+}
+
+// VLANV1 is a port's membership in a VLAN, in PortV1.
+type VLANV1 struct {
+	VID        uint16 `json:"vid"`
+	Untagged   bool   `json:"untagged"`
+	Forwarding bool   `json:"forwarding"`
 }
 
 // EntryV1 is an element of the answer to GET /v1/fdb.
@@ -77,8 +96,8 @@ type EntryV1 struct {
 	VLAN   uint16 `json:"vlan"`
 	Port   string `json:"port"`
 	Bridge string `json:"bridge"`
-	// Flags are "permanent" for an address of this host and "locked" for one
-	// that may not be a source.
+	// Flags are "permanent" for an address of this host, "locked" for one that
+	// may not be a source, and "sticky" for one that does not move.
 	Flags []string `json:"flags"`
 	// Active is false until the entry has been verified.
 	Active bool `json:"active"`
@@ -91,6 +110,31 @@ type ReasonV1 struct {
 	Bytes  uint64 `json:"bytes"`
 	Text   string `json:"text"`
 	Advice string `json:"advice,omitempty"`
+}
+
+// ExplainV1 answers GET /v1/explain: what the data plane would do with a frame.
+type ExplainV1 struct {
+	// Verdict is "fast" or "slow".
+	Verdict string `json:"verdict"`
+	Reason  Reason `json:"reason"`
+	Text    string `json:"text"`
+	// Advice is what would change the verdict; missing where it is "fast".
+	Advice string `json:"advice,omitempty"`
+	// WhyPort is the port's own reason, where the verdict is that a port may not
+	// be used.
+	WhyPort string `json:"why_port,omitempty"`
+	Bridge  string `json:"bridge"`
+	In      string `json:"in"`
+	// Out is the egress port; empty if the verdict came before it was known.
+	Out string `json:"out"`
+	// VLAN is the frame's; 0 on a bridge that does not filter VLANs.
+	VLAN uint16 `json:"vlan"`
+	// Source and Destination are the entries that were found; null if none was,
+	// or if the verdict came before one was looked for.
+	Source      *EntryV1 `json:"source"`
+	Destination *EntryV1 `json:"destination"`
+	// Action is what happens to the tag: "untag", "tag 10", or nothing.
+	Action string `json:"action"`
 }
 
 // SwitchV1 is the body of POST /v1/on and /v1/off. An empty name means every

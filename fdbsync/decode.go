@@ -354,7 +354,7 @@ func decodeVLANs(port int, messages [][]byte) portVLANs {
 		}
 	}
 	for _, data := range messages {
-		if indexAt4(data) != port || attributes(data[sizeofBrVlanMsg:], take) > 0 || !isWhole {
+		if len(data) < sizeofBrVlanMsg || indexAt4(data) != port || attributes(data[sizeofBrVlanMsg:], take) > 0 || !isWhole {
 			return portVLANs{}
 		}
 	}

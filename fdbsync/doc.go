@@ -15,7 +15,12 @@
 // set NLM_F_DUMP_INTR for them): a row that a dump lacks is asked for too, never
 // removed for that alone.
 //
-// decode.go reads the messages, netlink.go asks and listens, netfilter.go finds
-// the firewalls, eligible.go judges ports and bridges, table.go is the state
-// machine of a table, without I/O; mirror.go holds one bridge and syncer.go all.
+// Programs in the kernel count what it changes. The count of a device, its
+// version, is read before the kernel is asked for it, and told with the answer:
+// what changed in between is noticed by the next frame, whatever the daemon does.
+//
+// decode.go reads the messages, netlink.go asks and listens, links.go asks with
+// versions, netfilter.go finds the firewalls, eligible.go judges ports and
+// bridges, table.go is the state machine of a table, without I/O; mirror.go holds
+// one bridge and syncer.go all.
 package fdbsync

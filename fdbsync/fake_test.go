@@ -3,7 +3,6 @@ package fdbsync
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -277,12 +276,9 @@ func (d *fakePlane) log() []string {
 	return slices.Clone(d.calls)
 }
 
-// loggerTo writes to a buffer.
-func loggerTo(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
-
 // testLogger writes to the test's output.
 func testLogger(t *testing.T) *slog.Logger {
-	return loggerTo(t.Output())
+	return slog.New(slog.NewTextHandler(t.Output(), nil))
 }
 
 var errTest = errors.New("as the test wants it")

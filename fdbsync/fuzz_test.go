@@ -71,7 +71,11 @@ func FuzzDecodeChain(f *testing.F) {
 // FuzzDecodeVLANs holds that whatever counts as known has VLANs that can be, each
 // once and in order, and a PVID that is one of them.
 func FuzzDecodeVLANs(f *testing.F) {
-	seeds(f, "vlans-")
+	usual := vlanEntryOf(vlanInfo(1, vlanInfoPVID|vlanInfoUntagged), vlanState(brStateForwarding))
+	ranged := vlanEntryOf(vlanInfo(10, 0), vlanRange(20), vlanState(4))
+	f.Add(vlanMessage(4, usual))
+	f.Add(vlanMessage(4, usual, ranged))
+	f.Add(vlanMessage(4, ranged, usual))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got := decodeVLANs(indexAt4(data), [][]byte{data})
 		if !got.known && got != (portVLANs{}) {

@@ -545,7 +545,7 @@ func (m *mirror) state() accel.BridgeState {
 		return s
 	}
 	s.Ifindex, s.Synced, s.Reason = m.link.ifindex, m.synced, m.gate.Reason
-	s.Revocation = m.plane.Revocation(m.link.ifindex)
+	s.Revocation, s.VLANProtocol = m.plane.Revocation(m.link.ifindex), m.gate.VLANProtocol
 	s.Stations, s.Pending, s.Unmirrored = m.table.counts()
 	behind := m.table.activeBehind()
 	for _, p := range m.ports {

@@ -160,14 +160,10 @@ func (s *Syncer) begin(ctx context.Context) error {
 }
 
 func (s *Syncer) newMirror(name string) *mirror {
-	m := &mirror{
+	return &mirror{
 		name: name, on: true, stations: s.stations, lease: s.lease, bypass: slices.Contains(s.bypass, name),
 		plane: s.plane, kernel: s.kernel, logger: s.logger.With("bridge", name),
 	}
-	if m.bypass {
-		m.logger.Warn("netfilter: bypass is set: no rule of nftables, ebtables or iptables is asked about frames on the fast path")
-	}
-	return m
 }
 
 // work starts the goroutines: one for each socket, and the loop.

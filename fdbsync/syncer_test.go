@@ -34,7 +34,7 @@ func inNamespace(t *testing.T, body func(t *testing.T)) {
 		t.Fatal("this test needs root")
 	}
 	t.Parallel()
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=60s")
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=180s")
 	cmd.Env = append(os.Environ(), childOf+"="+t.Name())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	var out bytes.Buffer
@@ -61,7 +61,7 @@ func sh(t *testing.T, script string) {
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	late := time.After(10 * time.Second)
+	late := time.After(20 * time.Second)
 	again := time.NewTicker(2 * time.Millisecond)
 	defer again.Stop()
 	for !holds() {

@@ -100,7 +100,7 @@ func (l *lab) showAll(vids ...uint16) {
 		k := keyOf(accel.StationKey{MAC: alice, VID: vid})
 		var rec shuntStation
 		l.must(br.maps[shuntMapStations].Lookup(k, &rec))
-		rec.SeenNs = monotonicNow()
+		rec.SeenNs = uint64(coarseNow(l.t))
 		l.must(br.maps[shuntMapStations].Put(k, rec))
 	}
 }
@@ -115,6 +115,7 @@ func TestTagOnABridgeWithoutFiltering(t *testing.T) {
 	other := accel.Port{Name: "other", Ifindex: otherPort, MTU: 1500}
 	l.setBoth(p, other)
 	l.openGate(accel.Gate{Keepalive: time.Hour, Seen: l.d.Version(testBridge)})
+	l.showAll(0)
 	if x := l.ask(frame(alice, bob), 5, dot1q); x.Reason != accel.Fast || x.VID != 0 || x.Pop || x.Push != 0 {
 		t.Errorf("a tagged frame is %+v", x)
 	}
@@ -163,6 +164,7 @@ func TestVersionsVoidRecords(t *testing.T) {
 	} {
 		l.setBoth(in, out)
 		l.openGate(accel.Gate{Keepalive: time.Hour, Seen: l.d.Version(testBridge)})
+		l.showAll(0)
 		l.expect(frame(alice, bob), accel.Fast)
 		l.expect(frame(alice, bob), accel.Fast)
 		seen := l.d.Version(c.ifindex)
