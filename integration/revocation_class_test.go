@@ -208,9 +208,11 @@ func (c *class) names(f flow) *strings.Replacer {
 		"IN", c.l.Hosts[f.from-1].Port, "OUT", c.l.Hosts[f.to-1].Port, "OTHER", c.l.Hosts[otherHost-1].Port)
 }
 
-// apply makes a change, and wants the kernel's fate for the next frames.
+// apply makes a change, and wants the kernel's fate for the next frames. Just
+// before it the flow is decided anew, so that the decision is kept.
 func (c *class) apply(ch change, f flow) {
 	c.t.Helper()
+	c.expect(f, f.to)
 	for _, line := range ch.do {
 		c.run(c.names(f).Replace(line))
 	}
