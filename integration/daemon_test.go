@@ -145,6 +145,10 @@ func (d *daemon) listenNotify(path string) {
 	d.t.Cleanup(func() { c.Close() })
 }
 
+// startTimeout bounds a start and an end: an emulated machine takes a second for
+// each of dozens of ports.
+const startTimeout = 3 * time.Minute
+
 // awaitReady waits for sd_notify's READY=1.
 func (d *daemon) awaitReady() {
 	d.t.Helper()
@@ -153,7 +157,7 @@ func (d *daemon) awaitReady() {
 		<-d.exited
 		c.SetReadDeadline(time.Now())
 	}()
-	c.SetReadDeadline(time.Now().Add(30 * time.Second))
+	c.SetReadDeadline(time.Now().Add(startTimeout))
 	buffer := make([]byte, 512)
 	for {
 		n, err := c.Read(buffer)
@@ -204,7 +208,7 @@ func (d *daemon) end(s syscall.Signal) {
 	d.signal(s)
 	select {
 	case <-d.exited:
-	case <-time.After(30 * time.Second):
+	case <-time.After(startTimeout):
 		d.t.Errorf("the daemon did not end after %v", s)
 		d.cmd.Process.Kill()
 		<-d.exited

@@ -15,7 +15,7 @@ import (
 
 // The bridge learns from frames that it sees, and forgets a station whose
 // frames it does not see: shunt must show it enough of them.
-func TestStationsInUseDoNotAge(t *testing.T) {
+func TestTrap14_StationsInUseDoNotAge(t *testing.T) {
 	const ageing, duration, perSecond = 2 * time.Second, 10 * time.Second, 2000
 	o := lab.Options{Hosts: 2, Ageing: ageing}
 	with, without := newLab(t, o), newLab(t, o)

@@ -8,7 +8,9 @@ import (
 	"net"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,42 +19,85 @@ import (
 // (IEEE 802), which no protocol uses.
 const EtherType = 0x88b5
 
-// A frame of the lab is addresses, EtherType, stream, sequence number, padding.
+// A frame of the lab is addresses, perhaps a tag, EtherType, stream, sequence
+// number, padding. The offsets are those without a tag.
 const (
 	frameSize      = 60
+	typeOffset     = 12
 	streamOffset   = 14
 	sequenceOffset = 18
+	tagSize        = 4
 )
 
 // Frame is one frame of a stream.
 type Frame struct {
 	Source, Destination net.HardwareAddr
+	Tag                 Tag
 	Stream              uint32
 	Sequence            uint64
 }
 
+// Tag is a frame's VLAN tag; the zero Tag is none.
+type Tag struct {
+	Protocol uint16 // EtherType: [Dot1Q] or [Dot1AD]
+	VID      uint16
+	PCP      uint8 // priority, 0 to 7
+}
+
+// The EtherTypes of tags.
+const (
+	Dot1Q  = 0x8100
+	Dot1AD = 0x88a8
+)
+
+func parseTag(b []byte) Tag {
+	protocol, tci := binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
+	if protocol != Dot1Q && protocol != Dot1AD {
+		return Tag{}
+	}
+	return Tag{protocol, tci & 0xfff, uint8(tci >> 13)}
+}
+
+// insertTag puts the tag behind the addresses of a frame of n bytes, and returns
+// the frame's new length.
+func insertTag(b []byte, n int, protocol, tci uint16) int {
+	copy(b[typeOffset+tagSize:], b[typeOffset:n])
+	binary.BigEndian.PutUint16(b[typeOffset:], protocol)
+	binary.BigEndian.PutUint16(b[typeOffset+2:], tci)
+	return min(n+tagSize, len(b))
+}
+
 // Bytes is the frame as it goes over the wire.
 func (f Frame) Bytes() []byte {
-	b := make([]byte, frameSize)
+	b := make([]byte, frameSize, frameSize+tagSize)
 	copy(b, f.Destination)
 	copy(b[6:], f.Source)
-	binary.BigEndian.PutUint16(b[12:], EtherType)
+	binary.BigEndian.PutUint16(b[typeOffset:], EtherType)
 	binary.BigEndian.PutUint32(b[streamOffset:], f.Stream)
 	binary.BigEndian.PutUint64(b[sequenceOffset:], f.Sequence)
+	if f.Tag.Protocol == 0 {
+		return b
+	}
+	b = b[:frameSize+tagSize]
+	insertTag(b, frameSize, f.Tag.Protocol, uint16(f.Tag.PCP)<<13|f.Tag.VID)
 	return b
 }
 
 // ParseFrame returns false for frames that are not the lab's.
 func ParseFrame(b []byte) (Frame, bool) {
-	if len(b) < frameSize || binary.BigEndian.Uint16(b[12:]) != EtherType {
+	if len(b) < frameSize {
 		return Frame{}, false
 	}
-	return Frame{
-		Destination: net.HardwareAddr(b[:6]),
-		Source:      net.HardwareAddr(b[6:12]),
-		Stream:      binary.BigEndian.Uint32(b[streamOffset:]),
-		Sequence:    binary.BigEndian.Uint64(b[sequenceOffset:]),
-	}, true
+	f := Frame{Destination: net.HardwareAddr(b[:6]), Source: net.HardwareAddr(b[6:12]), Tag: parseTag(b[typeOffset:])}
+	if f.Tag.Protocol != 0 {
+		b = b[tagSize:]
+	}
+	if len(b) < frameSize || binary.BigEndian.Uint16(b[typeOffset:]) != EtherType {
+		return Frame{}, false
+	}
+	f.Stream = binary.BigEndian.Uint32(b[streamOffset:])
+	f.Sequence = binary.BigEndian.Uint64(b[sequenceOffset:])
+	return f, true
 }
 
 // Wire sends and receives whole Ethernet frames: a host's packet socket, or a
@@ -63,23 +108,65 @@ type Wire interface {
 	Read([]byte) (int, error)
 	SetReadDeadline(time.Time) error
 	Close() error
+	SyscallConn() (syscall.RawConn, error)
+	// receive reads a frame from the wire's descriptor if one is there, and
+	// fails with EAGAIN if none is.
+	receive(fd int, b []byte) (int, error)
 }
 
 // receiveBuffer holds what arrives while the reader is not scheduled: far more
 // than a second of frames, in bytes.
 const receiveBuffer = 512 << 20
 
-// Wire opens a packet socket on the host's eth0 that sees the lab's frames.
-func (h *Host) Wire() (Wire, error) {
+// Wire opens a packet socket on the host's eth0 that sees the lab's frames, and
+// no tags: the kernel takes them off before it looks at the EtherType.
+func (h *Host) Wire() (Wire, error) { return h.wireOn("eth0", EtherType) }
+
+// WireOfAll opens a packet socket on the host's eth0 that sees every frame as it
+// was on the wire, with its tags.
+func (h *Host) WireOfAll() (Wire, error) { return h.WireOn("eth0") }
+
+// WireOn opens a packet socket on a device of the namespace that sees every frame
+// which the device takes.
+func (n *Namespace) WireOn(device string) (Wire, error) { return n.wireOn(device, unix.ETH_P_ALL) }
+
+func (n *Namespace) wireOn(device string, etherType uint16) (Wire, error) {
 	var s *socket
-	err := h.Do(func() (err error) {
-		s, err = openSocket("eth0")
+	err := n.Do(func() (err error) {
+		s, err = openSocket(device, etherType)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open a packet socket behind %s: %w", h.Port, err)
+		return nil, fmt.Errorf("open a packet socket on %s: %w", device, err)
 	}
 	return s, nil
+}
+
+// Capture opens a packet socket as tcpdump does: the device takes every frame.
+func (n *Namespace) Capture(device string) (Wire, error) {
+	w, err := n.WireOn(device)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.(*socket).setPromiscuous(device, n); err != nil {
+		return nil, errors.Join(fmt.Errorf("make %s promiscuous: %w", device, err), w.Close())
+	}
+	return w, nil
+}
+
+func (s *socket) setPromiscuous(device string, n *Namespace) error {
+	var ifc *net.Interface
+	err := n.Do(func() (err error) {
+		ifc, err = net.InterfaceByName(device)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return s.control(func(fd int) error {
+		return unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP,
+			&unix.PacketMreq{Ifindex: int32(ifc.Index), Type: unix.PACKET_MR_PROMISC})
+	})
 }
 
 // socket is a packet socket as an os.File, whose reads the runtime can wait for.
@@ -87,7 +174,7 @@ type socket struct {
 	*os.File
 }
 
-func openSocket(device string) (*socket, error) {
+func openSocket(device string, etherType uint16) (*socket, error) {
 	ifc, err := net.InterfaceByName(device)
 	if err != nil {
 		return nil, err
@@ -100,7 +187,8 @@ func openSocket(device string) (*socket, error) {
 	err = errors.Join(
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer),
 		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
-		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(EtherType), Ifindex: ifc.Index}))
+		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1),
+		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(etherType), Ifindex: ifc.Index}))
 	if err != nil {
 		s.Close()
 		return nil, err
@@ -110,20 +198,69 @@ func openSocket(device string) (*socket, error) {
 
 func htons(v uint16) uint16 { return v<<8 | v>>8 }
 
-// Drops returns how many frames reached the socket and found no room.
-func (s *socket) Drops() (drops uint32, err error) {
+// Read returns the frame as it was on the wire.
+func (s *socket) Read(b []byte) (n int, err error) {
 	raw, err := s.SyscallConn()
 	if err != nil {
 		return 0, err
 	}
 	var failed error
-	err = raw.Control(func(fd uintptr) {
-		stats, err := unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS)
-		if failed = err; err == nil {
+	err = raw.Read(func(fd uintptr) bool {
+		n, failed = s.receive(int(fd), b)
+		return failed != unix.EAGAIN
+	})
+	return n, errors.Join(err, failed)
+}
+
+// receive reads a frame. The kernel has put its tag aside (net/core/dev.c:
+// skb_vlan_untag), and it is put back here.
+func (s *socket) receive(fd int, b []byte) (int, error) {
+	control := make([]byte, unix.CmsgSpace(int(unsafe.Sizeof(unix.TpacketAuxdata{}))))
+	n, controls, _, _, err := unix.Recvmsg(fd, b, control, unix.MSG_DONTWAIT)
+	if err != nil {
+		return 0, err
+	}
+	return restoreTag(b, n, control[:controls])
+}
+
+func restoreTag(b []byte, n int, control []byte) (int, error) {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return n, err
+	}
+	for _, m := range messages {
+		if m.Header.Level != unix.SOL_PACKET || m.Header.Type != unix.PACKET_AUXDATA {
+			continue
+		}
+		aux := (*unix.TpacketAuxdata)(unsafe.Pointer(unsafe.SliceData(m.Data)))
+		if aux.Status&unix.TP_STATUS_VLAN_VALID != 0 {
+			return insertTag(b, n, aux.Vlan_tpid, aux.Vlan_tci), nil
+		}
+	}
+	return n, nil
+}
+
+// Drops returns how many frames reached the socket and found no room.
+func (s *socket) Drops() (drops uint32, err error) {
+	err = s.control(func(fd int) error {
+		stats, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+		if err == nil {
 			drops = stats.Drops
 		}
+		return err
 	})
-	return drops, errors.Join(err, failed)
+	return drops, err
+}
+
+// control runs f on the socket's descriptor.
+func (s *socket) control(f func(fd int) error) error {
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = f(int(fd)) })
+	return errors.Join(err, failed)
 }
 
 // Pace says how a stream is sent.
@@ -149,17 +286,66 @@ func (s *Sender) Send(ctx context.Context, to uint64) error {
 			return err
 		}
 		from, begin := s.Next.Load(), time.Now()
-		burst := max(uint64(s.Pace.Burst), 1)
-		for seq := from; seq < to && ctx.Err() == nil; seq++ {
-			if n := seq - from; n%burst == 0 {
-				waitUntil(begin.Add(time.Duration(n) * time.Second / time.Duration(s.Pace.PerSecond)))
+		for seq := from; seq < to && ctx.Err() == nil; {
+			waitUntil(begin.Add(time.Duration(seq-from) * time.Second / time.Duration(s.Pace.PerSecond)))
+			end := min(seq+max(uint64(s.Pace.Burst), 1), to)
+			if err := s.burst(seq, end); err != nil {
+				return fmt.Errorf("send frames %d to %d: %w", seq, end, err)
 			}
-			f := s.Frame
-			f.Sequence = seq
-			if err := writeFrame(s.Wire, f.Bytes()); err != nil {
-				return fmt.Errorf("send frame %d: %w", seq, err)
+			seq = end
+		}
+		return nil
+	})
+}
+
+// burst sends the frames from one number up to the one before another: in one
+// system call if it can, as a hypervisor does.
+func (s *Sender) burst(from, end uint64) error {
+	var frames [][]byte
+	for seq := from; seq < end; seq++ {
+		f := s.Frame
+		f.Sequence = seq
+		frames = append(frames, f.Bytes())
+	}
+	if packets, ok := s.Wire.(*socket); ok && len(frames) > 1 {
+		err := packets.writeAll(frames)
+		if err == nil {
+			s.Next.Store(end)
+		}
+		return err
+	}
+	for _, b := range frames {
+		if err := writeFrame(s.Wire, b); err != nil {
+			return err
+		}
+		s.Next.Add(1)
+	}
+	return nil
+}
+
+// writeAll sends frames with sendmmsg(2).
+func (s *socket) writeAll(frames [][]byte) error {
+	type message struct { // struct mmsghdr
+		header unix.Msghdr
+		length uint32
+	}
+	messages, vectors := make([]message, len(frames)), make([]unix.Iovec, len(frames))
+	for i, b := range frames {
+		vectors[i].Base = unsafe.SliceData(b)
+		vectors[i].SetLen(len(b))
+		messages[i].header.Iov = &vectors[i]
+		messages[i].header.SetIovlen(1)
+	}
+	return s.control(func(fd int) error {
+		for len(messages) > 0 {
+			n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd),
+				uintptr(unsafe.Pointer(unsafe.SliceData(messages))), uintptr(len(messages)), 0, 0, 0)
+			if errno != 0 && errno != unix.ENOBUFS && errno != unix.EAGAIN {
+				return errno
 			}
-			s.Next.Store(seq + 1)
+			if errno == 0 {
+				messages = messages[n:]
+			}
 		}
 		return nil
 	})

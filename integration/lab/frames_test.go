@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"testing"
 )
 
@@ -53,4 +54,34 @@ func wire(t *testing.T, h *Host) Wire {
 	}
 	t.Cleanup(func() { w.Close() })
 	return w
+}
+
+func TestFramesKeepTheirTag(t *testing.T) {
+	l, err := New(Options{Hosts: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	from := wire(t, l.Hosts[0])
+	to, err := l.Hosts[1].WireOfAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	for _, tag := range []Tag{{}, {Dot1Q, 0, 0}, {Dot1Q, 5, 0}, {Dot1Q, 4094, 7}, {Dot1AD, 1, 3}} {
+		sent := Frame{Source: l.Hosts[0].MAC, Destination: l.Hosts[1].MAC, Tag: tag, Stream: 3, Sequence: 1 << 40}.Bytes()
+		if f, ok := ParseFrame(sent); !ok || f.Tag != tag || f.Stream != 3 || f.Sequence != 1<<40 {
+			t.Errorf("%+v is parsed as %+v", tag, f)
+		}
+		if err := l.Deliver(from, sent); err != nil {
+			t.Fatal(err)
+		}
+		got, err := Arrived(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got) != 1 || !bytes.Equal(got[0], sent) {
+			t.Errorf("sent % x, and % x arrived", sent, got)
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -16,6 +17,14 @@ type Options struct {
 	Hosts int
 	// Ageing is the bridge's ageing_time; 0 leaves the kernel's 300 s.
 	Ageing time.Duration
+	// VLANs makes the bridge filter VLANs; not every kernel can.
+	VLANs *VLANs
+}
+
+// VLANs say how a bridge filters VLANs.
+type VLANs struct {
+	Protocol    string // of its tags, as ip(8) writes it; 802.1Q if empty
+	DefaultPVID int    // of the ports that it gets; 0 is none
 }
 
 // Lab is a bridge br0 in a namespace and hosts behind its ports p1, p2 ...
@@ -23,6 +32,8 @@ type Lab struct {
 	Bridge *Namespace
 	Hosts  []*Host
 	Taps   []*Tap
+
+	settler *settler
 }
 
 // Host is a namespace with one interface eth0, whose other end is a port of the
@@ -50,8 +61,16 @@ func (l *Lab) build(o Options) (err error) {
 	if l.Bridge, err = NewNamespace(); err != nil {
 		return err
 	}
+	if l.settler, err = newSettler(l.Bridge); err != nil {
+		return err
+	}
 	if err := l.Bridge.Do(func() error { return addBridge(o) }); err != nil {
 		return fmt.Errorf("make the bridge: %w", err)
+	}
+	if o.VLANs != nil {
+		if err := l.Bridge.Run(o.VLANs.command()); err != nil {
+			return err
+		}
 	}
 	for n := 1; n <= o.Hosts; n++ {
 		if err := l.addHost(n); err != nil {
@@ -59,6 +78,11 @@ func (l *Lab) build(o Options) (err error) {
 		}
 	}
 	return l.AwaitForwarding()
+}
+
+func (v VLANs) command() string {
+	return fmt.Sprintf("ip link set dev %s type bridge vlan_filtering 1 vlan_protocol %s vlan_default_pvid %d",
+		BridgeName, cmp.Or(v.Protocol, "802.1Q"), v.DefaultPVID)
 }
 
 func addBridge(o Options) error {
@@ -190,17 +214,21 @@ func (l *Lab) AwaitLinks(what string, condition func() (bool, error)) error {
 // PortCounters are what the kernel counted at a port.
 type PortCounters struct {
 	RxPackets, TxPackets, RxDropped, TxDropped uint64
+	RxBytes, TxBytes                           uint64
 }
 
 // Counters returns the kernel's counters of a port.
-func (l *Lab) Counters(port string) (c PortCounters, err error) {
-	err = l.Bridge.Do(func() error {
-		link, err := netlink.LinkByName(port)
+func (l *Lab) Counters(port string) (PortCounters, error) { return l.Bridge.Counters(port) }
+
+// Counters returns the kernel's counters of a device.
+func (n *Namespace) Counters(device string) (c PortCounters, err error) {
+	err = n.Do(func() error {
+		link, err := netlink.LinkByName(device)
 		if err != nil {
 			return err
 		}
 		s := link.Attrs().Statistics
-		c = PortCounters{s.RxPackets, s.TxPackets, s.RxDropped, s.TxDropped}
+		c = PortCounters{s.RxPackets, s.TxPackets, s.RxDropped, s.TxDropped, s.RxBytes, s.TxBytes}
 		return nil
 	})
 	return c, err
@@ -239,7 +267,7 @@ func (l *Lab) FDB() (rows []Entry, err error) {
 
 // Close removes everything.
 func (l *Lab) Close() error {
-	var errs []error
+	errs := []error{l.settler.Close()}
 	for _, t := range l.Taps {
 		errs = append(errs, t.Close())
 	}

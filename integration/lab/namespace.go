@@ -5,10 +5,12 @@
 package lab
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -75,6 +77,40 @@ func (n *Namespace) Do(f func() error) error {
 
 // Start starts the command in the namespace.
 func (n *Namespace) Start(cmd *exec.Cmd) error { return n.Do(cmd.Start) }
+
+// Run runs a command line in the namespace: words with blanks between them, no
+// shell.
+func (n *Namespace) Run(line string) error {
+	words := strings.Fields(line)
+	cmd := exec.Command(words[0], words[1:]...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := n.Start(cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", line, err, strings.TrimSpace(out.String()))
+	}
+	return nil
+}
+
+// WriteSys writes a file below /sys that belongs to a device of the namespace: a
+// mount of sysfs shows the namespace of who mounted it.
+func (n *Namespace) WriteSys(path, value string) error {
+	return n.Do(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("make a mount namespace: %w", err)
+		}
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return fmt.Errorf("make mounts private: %w", err)
+		}
+		if err := unix.Mount("sysfs", "/sys", "sysfs", 0, ""); err != nil {
+			return fmt.Errorf("mount sysfs: %w", err)
+		}
+		return os.WriteFile(path, []byte(value), 0)
+	})
+}
 
 // Path is the namespace's file, for programs that take one.
 func (n *Namespace) Path() string {

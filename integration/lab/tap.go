@@ -64,3 +64,5 @@ func openTap(name string) (*os.File, error) {
 	}
 	return os.NewFile(uintptr(fd), name), nil
 }
+
+func (t *Tap) receive(fd int, b []byte) (int, error) { return unix.Read(fd, b) }

@@ -1,10 +1,12 @@
 // Command vm runs shunt's integration tests on another kernel: it boots one of
 // Debian's in QEMU, without KVM, with nothing in it but the tests.
 //
-//	go run ./integration/vm [-kernel 6.1|6.12] [-timeout 20m] [-- TEST FLAGS]
+//	go run ./integration/vm [-kernel 6.1|6.12] [-smp 2] [-timeout 20m] [-- TEST FLAGS]
 //
-// It needs qemu-system-x86, busybox-static, cpio and kmod, and apt for the
-// kernel's package, which it keeps in the user's cache directory.
+// It needs qemu-system-x86, busybox-static, cpio, kmod and the tools that the
+// tests use, and apt for the kernel's package, which it keeps in the user's cache
+// directory. The tests are built with the tag vm: files *_vm_test.go hold those
+// that need what only such a kernel has, VLANs above all.
 package main
 
 import (
@@ -13,10 +15,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -24,31 +29,55 @@ import (
 // metaPackages name the packages that depend on the newest kernel of a series.
 var metaPackages = map[string]string{"6.1": "linux-image-amd64", "6.12": "linux-image-6.12-amd64"}
 
-// modules are what the tests need of a kernel that has it all in modules.
+// modules are loaded at the start: what the tests need of a kernel that has it
+// all in modules.
 var modules = []string{
-	"bridge", "br_netfilter", "veth", "tun", "8021q", "macvlan", "dummy", "ifb", "bonding", "vxlan",
-	"sch_ingress", "cls_bpf", "cls_u32", "act_gact", "nf_tables", "nft_chain_nat", "nft_ct", "nfnetlink",
+	"bridge", "br_netfilter", "veth", "tun", "8021q", "macvlan", "dummy", "ifb", "bonding", "vxlan", "vrf",
+	"sch_ingress", "cls_bpf", "cls_u32", "cls_matchall", "cls_flower", "act_gact", "act_vlan",
+	"nf_tables", "nft_chain_nat", "nft_ct", "nft_compat", "nft_meta_bridge", "nft_reject_bridge",
+	"nf_conntrack_bridge", "nfnetlink",
+}
+
+// spareModules are there for modprobe and are not loaded: a loaded
+// ebtable_filter counts as a firewall on every bridge.
+var spareModules = []string{"ebtables", "ebtable_filter", "ebtable_nat", "ebtable_broute"}
+
+// optional are modules that not every series has.
+var optional = map[string]bool{"nf_conntrack_bridge": true, "nft_compat": true, "act_vlan": true, "cls_flower": true}
+
+// tools are what the tests run beside shunt, and the packages that have it.
+var tools = map[string]string{
+	"ip": "iproute2", "bridge": "iproute2", "tc": "iproute2",
+	"nft": "nftables", "ethtool": "ethtool", "tcpdump": "tcpdump",
+}
+
+// machine is what to boot.
+type machine struct {
+	series    string // of the kernel
+	cpus      int
+	testFlags []string
 }
 
 func main() {
 	kernel := flag.String("kernel", "6.12", "the `series` of Debian's kernel: 6.1 or 6.12")
+	cpus := flag.Int("smp", 2, "the `number` of the machine's CPUs")
 	timeout := flag.Duration("timeout", 20*time.Minute, "end the machine after this `time`")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
-	if err := run(ctx, *kernel, flag.Args()); err != nil {
+	if err := run(ctx, machine{*kernel, *cpus, flag.Args()}); err != nil {
 		fmt.Fprintln(os.Stderr, "vm:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, series string, testFlags []string) error {
+func run(ctx context.Context, m machine) error {
 	if err := checkTools(); err != nil {
 		return err
 	}
-	image, err := fetchKernel(series)
+	image, err := fetchKernel(m.series)
 	if err != nil {
 		return err
 	}
@@ -57,25 +86,28 @@ func run(ctx context.Context, series string, testFlags []string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	initrd, err := buildInitrd(dir, image, testFlags)
+	initrd, err := buildInitrd(dir, image, m.testFlags)
 	if err != nil {
 		return err
 	}
-	return boot(ctx, image, initrd)
+	return boot(ctx, m, image, initrd)
 }
 
 // checkTools names the packages of what is missing.
 func checkTools() error {
-	var missing []string
-	for tool, pkg := range map[string]string{
+	needed := map[string]string{
 		"qemu-system-x86_64": "qemu-system-x86", "/bin/busybox": "busybox-static", "cpio": "cpio",
-		"/sbin/depmod": "kmod", "apt-get": "apt", "dpkg-deb": "dpkg",
-	} {
-		if _, err := exec.LookPath(tool); err != nil {
+		"/sbin/depmod": "kmod", "apt-get": "apt", "dpkg-deb": "dpkg", "ldd": "libc-bin",
+	}
+	maps.Copy(needed, tools)
+	var missing []string
+	for tool, pkg := range needed {
+		if _, err := exec.LookPath(tool); err != nil && !slices.Contains(missing, pkg) {
 			missing = append(missing, pkg)
 		}
 	}
 	if len(missing) > 0 {
+		slices.Sort(missing)
 		return fmt.Errorf("packages are missing: apt-get install %s", strings.Join(missing, " "))
 	}
 	return nil
@@ -161,7 +193,7 @@ func command(dir, name string, args ...string) error {
 // how the tests ended.
 const initScript = `#!/bin/busybox sh
 /bin/busybox --install -s /bin
-export PATH=/bin HOME=/ TMPDIR=/tmp
+export PATH=/tools:/bin HOME=/ TMPDIR=/tmp
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
@@ -180,15 +212,18 @@ echo "vm: exit $?"
 poweroff -f
 `
 
-// buildInitrd makes a root of busybox, modules, the tests and shunt.
+// buildInitrd makes a root of busybox, tools, modules, the tests and shunt.
 func buildInitrd(dir string, k kernelImage, testFlags []string) (string, error) {
 	root := filepath.Join(dir, "root")
-	for _, sub := range []string{"bin", "sbin", "proc", "sys", "dev", "tmp", "run", "tests", "var/tmp"} {
+	for _, sub := range []string{"bin", "sbin", "proc", "sys", "dev", "tmp", "run", "etc", "tests", "var/tmp"} {
 		if err := os.MkdirAll(filepath.Join(root, sub), 0o755); err != nil {
 			return "", err
 		}
 	}
 	if err := copyFile("/bin/busybox", filepath.Join(root, "bin", "busybox"), 0o755); err != nil {
+		return "", err
+	}
+	if err := copyTools(root); err != nil {
 		return "", err
 	}
 	if err := buildTests(filepath.Join(root, "tests")); err != nil {
@@ -213,12 +248,51 @@ func quote(args []string) string {
 	return b.String()
 }
 
-// buildTests compiles the tests and the program without cgo: there is no C
-// library in the machine.
+// copyTools puts the real tools before busybox' own, which lack much, with the
+// libraries that they need.
+func copyTools(root string) error {
+	for name := range tools {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			return err
+		}
+		if err := copyFile(path, filepath.Join(root, "tools", name), 0o755); err != nil {
+			return err
+		}
+		libraries, err := librariesOf(path)
+		if err != nil {
+			return err
+		}
+		for _, library := range libraries {
+			if err := copyFile(library, filepath.Join(root, library), 0o755); err != nil {
+				return err
+			}
+		}
+	}
+	// tcpdump looks up the user that it runs as.
+	return os.WriteFile(filepath.Join(root, "etc", "passwd"), []byte("root:x:0:0:root:/:/bin/sh\n"), 0o644)
+}
+
+// librariesOf returns the files that ldd names for a program.
+func librariesOf(program string) (files []string, err error) {
+	out, err := exec.Command("ldd", program).Output()
+	if err != nil {
+		return nil, fmt.Errorf("list the libraries of %s: %w", program, err)
+	}
+	for word := range strings.FieldsSeq(string(out)) {
+		if strings.HasPrefix(word, "/") {
+			files = append(files, strings.TrimSuffix(word, ":"))
+		}
+	}
+	return files, nil
+}
+
+// buildTests compiles the tests and the program without cgo: they need no C
+// library then.
 func buildTests(dir string) error {
 	for _, args := range [][]string{
 		{"build", "-o", filepath.Join(dir, "shunt"), "."},
-		{"test", "-c", "-o", filepath.Join(dir, "integration.test"), "./integration"},
+		{"test", "-tags", "vm", "-c", "-o", filepath.Join(dir, "integration.test"), "./integration"},
 	} {
 		cmd := exec.Command("go", args...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -236,8 +310,12 @@ func copyModules(root string, k kernelImage) error {
 		return err
 	}
 	to := filepath.Join(root, "lib/modules", k.release)
-	for _, name := range modules {
+	for _, name := range slices.Concat(modules, spareModules) {
 		paths, err := closure(k, name)
+		if err != nil && optional[name] {
+			fmt.Println("vm:", err)
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -287,9 +365,9 @@ func copyFile(from, to string, mode os.FileMode) error {
 
 // boot runs the machine and passes on what it prints. The tests' exit code is
 // the last word.
-func boot(ctx context.Context, k kernelImage, initrd string) error {
+func boot(ctx context.Context, m machine, k kernelImage, initrd string) error {
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
-		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3G",
+		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", strconv.Itoa(m.cpus), "-m", "3G",
 		"-nodefaults", "-nographic", "-no-reboot", "-serial", "stdio",
 		"-kernel", k.vmlinuz(), "-initrd", initrd,
 		"-append", "console=ttyS0 quiet panic=-1 mitigations=off")
