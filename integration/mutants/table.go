@@ -110,7 +110,7 @@ var mutants = []mutant{
 	{
 		name: "stations in use do not age",
 		file: "tcprog/bpf/shunt.c", old: "		return KEEPALIVE;\n", new: "",
-		pkg: "./integration", run: "TestStationsInUseDoNotAge",
+		pkg: "./integration", run: "TestTrap14_StationsInUseDoNotAge",
 	},
 	{
 		name: "the lease ends the fast path of a dead daemon",
@@ -170,7 +170,7 @@ var mutants = []mutant{
 	{
 		name: "a bridge's events do not touch the other namespace's",
 		file: "tcprog/bpf/revoke.c", old: "	return BPF_CORE_READ(dev, nd_net.net, ns.inum) == netns_inode;\n", new: "	(void)dev;\n	return true;\n",
-		pkg: "./integration", run: "TestRevocationIsOfOneNamespace",
+		pkg: "./integration", run: "TestTrap29_TwoNamespaces",
 	},
 	{
 		name: "no event of a burst is lost",
