@@ -111,6 +111,7 @@ const (
 	traceProgShuntBrVlanProcessOptions = "shunt_br_vlan_process_options"
 	traceProgShuntBrVlanSetProto       = "shunt_br_vlan_set_proto"
 	traceProgShuntMiniQdiscPairSwap    = "shunt_mini_qdisc_pair_swap"
+	traceProgShuntNbpBackupChange      = "shunt_nbp_backup_change"
 	traceProgShuntNbpVlanAdd           = "shunt_nbp_vlan_add"
 	traceProgShuntNbpVlanDelete        = "shunt_nbp_vlan_delete"
 	traceProgShuntNbpVlanFlush         = "shunt_nbp_vlan_flush"
@@ -174,6 +175,7 @@ type traceProgramSpecs struct {
 	ShuntBrVlanProcessOptions *ebpf.ProgramSpec `ebpf:"shunt_br_vlan_process_options"`
 	ShuntBrVlanSetProto       *ebpf.ProgramSpec `ebpf:"shunt_br_vlan_set_proto"`
 	ShuntMiniQdiscPairSwap    *ebpf.ProgramSpec `ebpf:"shunt_mini_qdisc_pair_swap"`
+	ShuntNbpBackupChange      *ebpf.ProgramSpec `ebpf:"shunt_nbp_backup_change"`
 	ShuntNbpVlanAdd           *ebpf.ProgramSpec `ebpf:"shunt_nbp_vlan_add"`
 	ShuntNbpVlanDelete        *ebpf.ProgramSpec `ebpf:"shunt_nbp_vlan_delete"`
 	ShuntNbpVlanFlush         *ebpf.ProgramSpec `ebpf:"shunt_nbp_vlan_flush"`
@@ -269,6 +271,7 @@ type tracePrograms struct {
 	ShuntBrVlanProcessOptions *ebpf.Program `ebpf:"shunt_br_vlan_process_options"`
 	ShuntBrVlanSetProto       *ebpf.Program `ebpf:"shunt_br_vlan_set_proto"`
 	ShuntMiniQdiscPairSwap    *ebpf.Program `ebpf:"shunt_mini_qdisc_pair_swap"`
+	ShuntNbpBackupChange      *ebpf.Program `ebpf:"shunt_nbp_backup_change"`
 	ShuntNbpVlanAdd           *ebpf.Program `ebpf:"shunt_nbp_vlan_add"`
 	ShuntNbpVlanDelete        *ebpf.Program `ebpf:"shunt_nbp_vlan_delete"`
 	ShuntNbpVlanFlush         *ebpf.Program `ebpf:"shunt_nbp_vlan_flush"`
@@ -291,6 +294,7 @@ func (p *tracePrograms) Close() error {
 		p.ShuntBrVlanProcessOptions,
 		p.ShuntBrVlanSetProto,
 		p.ShuntMiniQdiscPairSwap,
+		p.ShuntNbpBackupChange,
 		p.ShuntNbpVlanAdd,
 		p.ShuntNbpVlanDelete,
 		p.ShuntNbpVlanFlush,

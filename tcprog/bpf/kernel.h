@@ -101,11 +101,17 @@ struct net_bridge {
 	__u16 vlan_proto;
 };
 
+enum net_bridge_opts {
+	BROPT_HAS_IPV6_ADDR = 9,
+};
+
 struct net_bridge_port {
 	struct net_bridge *br;
 	struct net_device *dev;
 	struct list_head list;
 	unsigned long flags;
+	struct net_bridge_port *backup_port;
+	__u32 backup_nhid;
 	__u8 state;
 };
 

@@ -109,6 +109,12 @@ int BPF_PROG(shunt_br_port_flags_change, struct net_bridge_port *p)
 	return port_changed(p);
 }
 
+SEC("fexit/nbp_backup_change")
+int BPF_PROG(shunt_nbp_backup_change, struct net_bridge_port *p)
+{
+	return port_changed(p);
+}
+
 /* Additions, PVID and untagged flags, the states of VLANs. */
 SEC("fexit/br_vlan_notify")
 int BPF_PROG(shunt_br_vlan_notify, const struct net_bridge *br, const struct net_bridge_port *p)
@@ -146,8 +152,14 @@ int BPF_PROG(shunt_nbp_vlan_flush, struct net_bridge_port *p)
 
 /* vlan_filtering, mst_enabled, vlan_stats, neighbour suppression ... */
 SEC("fexit/br_opt_toggle")
-int BPF_PROG(shunt_br_opt_toggle, struct net_bridge *br)
+int BPF_PROG(shunt_br_opt_toggle, struct net_bridge *br, enum net_bridge_opts opt)
 {
+	/* Every query that the bridge sends may change this one, and it means
+	 * nothing for unicast (net/bridge/br_multicast.c:
+	 * br_ip6_multicast_alloc_query).
+	 */
+	if (opt == bpf_core_enum_value(enum net_bridge_opts, BROPT_HAS_IPV6_ADDR))
+		return 0;
 	return bridge_changed(br);
 }
 
