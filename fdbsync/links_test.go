@@ -201,9 +201,9 @@ func TestFirewallIsReadAfterTheVersion(t *testing.T) {
 	must(t, s.lookAgain())
 	wantCalls(t, w, "firewall", "gate bridge_netfilter")
 
-	w.version[4]++ // that of a port counts none
+	w.version[4]++ // that of a port counts those of its device
 	must(t, s.lookAgain())
-	wantCalls(t, w, "port p1 in fast out fast")
+	wantCalls(t, w, "firewall", "port p1 in fast out fast")
 }
 
 // TestGateOpensWithTheVersionLast: ports that are not told yet must not be opened

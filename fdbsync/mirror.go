@@ -263,6 +263,16 @@ func (m *mirror) suppressesND() bool {
 	return false
 }
 
+// portsDiffer says whether the version of a port is not the one before.
+func (m *mirror) portsDiffer(links map[int]link) bool {
+	for ifindex, p := range m.ports {
+		if links[ifindex].seen != p.link.seen {
+			return true
+		}
+	}
+	return false
+}
+
 // outdated returns the devices, the bridge or ports, that the kernel changed
 // since what the data plane was told of them was asked for.
 func (m *mirror) outdated() (ifindexes []int) {

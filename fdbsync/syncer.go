@@ -710,11 +710,12 @@ func (s *Syncer) appear() (fresh []*mirror, err error) {
 	return fresh, s.closeGone()
 }
 
-// filtersMayDiffer says whether a bridge has another version than when the
-// packet filters were last read: it counts them too.
+// filtersMayDiffer says whether a version differs from the one before: versions
+// stand for netfilter's hooks too, the bridge's for its own and a port's for those
+// of its device. What is read of the firewall now is younger than they are.
 func (s *Syncer) filtersMayDiffer() bool {
 	return slices.ContainsFunc(s.mirrors, func(m *mirror) bool {
-		return m.present && s.links[m.link.ifindex].seen != m.link.seen
+		return m.present && (s.links[m.link.ifindex].seen != m.link.seen || m.portsDiffer(s.links))
 	})
 }
 

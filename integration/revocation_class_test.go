@@ -138,8 +138,9 @@ const (
 // class is the class at work.
 type class struct {
 	*trap
-	deaf   map[int]bool // hosts that no flood reaches
-	frames int
+	deaf     map[int]bool   // hosts that no flood reaches
+	untagged map[int]uint16 // hosts, and the VLAN whose frames reach them without a tag
+	frames   int
 }
 
 func TestRevocationClassWhileStopped(t *testing.T) {
@@ -152,7 +153,7 @@ func TestRevocationClassWhileStopped(t *testing.T) {
 // have their ports in common.
 func testClass(x *trap, ofStations, ofPorts []change, untouched flow) {
 	x.t.Helper()
-	c := &class{trap: x, deaf: make(map[int]bool)}
+	c := &class{trap: x, deaf: make(map[int]bool), untagged: make(map[int]uint16)}
 	c.d = startDaemon(c.t, c.l)
 	c.warm(untouched)
 	changes := slices.Concat(ofStations, ofPorts)
@@ -191,6 +192,9 @@ func (c *class) prepare(changes []change, flows []flow) {
 	for i, ch := range changes {
 		for _, line := range ch.before {
 			c.run(c.names(flows[i]).Replace(line))
+		}
+		if ch.tag.VID != 0 && ch.out.VID == 0 {
+			c.untagged[flows[i].to] = ch.tag.VID
 		}
 		c.send(flows[i])
 		c.send(flows[i].back())
@@ -249,6 +253,9 @@ func (c *class) hosts(ch change, f flow) map[int]lab.Tag {
 	case flooded:
 		for n := range c.l.Hosts {
 			reached[n+1] = tag
+			if tag.VID != 0 && c.untagged[n+1] == tag.VID {
+				reached[n+1] = lab.Tag{}
+			}
 		}
 		maps.DeleteFunc(reached, func(host int, _ lab.Tag) bool { return host == f.from || c.deaf[host] })
 	}

@@ -128,6 +128,10 @@ func dropAbsent(spec *ebpf.CollectionSpec) error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) { // no module: it is built in
 		return fmt.Errorf("look for the bridge's functions: %w", err)
 	}
+	if !own["tcx_prog_attach"] {
+		// shunt is the last of clsact's filters there, so none can come behind.
+		own["mini_qdisc_pair_swap"] = false
+	}
 	for name, program := range spec.Programs {
 		if dispensable[program.AttachTo] && !own[program.AttachTo] && !bridges[program.AttachTo] {
 			delete(spec.Programs, name)

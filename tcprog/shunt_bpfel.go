@@ -114,6 +114,7 @@ type shuntWatch struct {
 	Version     uint64
 	IsBridge    uint32
 	VlanDevices uint32
+	Options     uint64
 }
 
 // Names of all BPF objects in the ELF.

@@ -86,6 +86,7 @@ type traceWatch struct {
 	Version     uint64
 	IsBridge    uint32
 	VlanDevices uint32
+	Options     uint64
 }
 
 // Names of all BPF objects in the ELF.

@@ -43,6 +43,7 @@ func init() {
 	a("an attached port is asked for again", "mirror.go", "	if err := look(m.plane, m.kernel, links, p.link.ifindex); err != nil {\n		return err\n	}\n", "", "TestAttachedPortIsAskedForAgain")
 	a("an opened bridge is asked for again", "syncer.go", "		if err := s.refresh(l.ifindex); err != nil {\n			return nil, err\n		}\n", "", "TestOpenedBridgeIsAskedForAgain")
 	a("a bridge's version makes the firewall be read", "syncer.go", "s.links[m.link.ifindex].seen != m.link.seen", "false", "TestFirewallIsReadAfterTheVersion")
+	a("a port's version makes the firewall be read", "syncer.go", " || m.portsDiffer(s.links)", "", "TestFirewallIsReadAfterTheVersion")
 	a("the gate's version comes behind the ports", "mirror.go", "			g.Seen = m.gate.Seen // the ports are not told yet\n", "", "TestGateOpensWithTheVersionLast")
 	a("there is a second look", "syncer.go", "	s.changed = newChanges()\n	s.lookDue = true\n", "	s.changed = newChanges()\n", "TestSecondLook")
 	a("a second look is at ports too", "mirror.go", "p.attached && m.plane.Version(ifindex) != p.told.Seen", "p == nil", "TestSecondLook")

@@ -23,7 +23,9 @@ struct nf_hook_entries {
 };
 
 struct nf_hook_ops {
+	struct net_device *dev;
 	__u8 pf;
+	unsigned int hooknum;
 };
 
 struct netns_nf {

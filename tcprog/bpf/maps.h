@@ -133,6 +133,7 @@ struct watch {
 	__u64 version;
 	__u32 is_bridge;
 	__u32 vlan_devices; /* when the kernel was last asked for the port */
+	__u64 options;	    /* of a bridge, as a number: see options_of in trace.c */
 };
 
 struct {

@@ -22,6 +22,11 @@ char __license[] SEC("license") = "Dual BSD/GPL";
 
 const volatile __u32 netns_inode = 0;
 
+#define IFF_PROMISC_ 0x100  /* include/uapi/linux/if.h */
+#define NFPROTO_INET 1	    /* include/uapi/linux/netfilter.h */
+#define NFPROTO_NETDEV 5
+#define NF_INET_INGRESS 5
+
 static __always_inline bool is_here(struct net *net)
 {
 	return BPF_CORE_READ(net, ns.inum) == netns_inode;
@@ -65,9 +70,36 @@ static __always_inline int port_changed(const struct net_bridge_port *p)
 	return changed(BPF_CORE_READ(p, dev));
 }
 
+/* What counts of a bridge, as a number. Many of the functions below are called
+ * when nothing of it changes, such as when a port leaves.
+ */
+static __always_inline __u64 options_of(const struct net_bridge *br)
+{
+	__u64 options = BPF_CORE_READ(br, options);
+
+	/* Every query that the bridge sends may change this one, and it means
+	 * nothing for unicast (net/bridge/br_multicast.c:
+	 * br_ip6_multicast_alloc_query).
+	 */
+	options &= ~(1UL << bpf_core_enum_value(enum net_bridge_opts, BROPT_HAS_IPV6_ADDR));
+	options |= (__u64)(BPF_CORE_READ(br, ageing_time) == 0) << 62;
+	options |= (__u64)!!(BPF_CORE_READ(br, dev, flags) & IFF_PROMISC_) << 63;
+	if (bpf_core_field_exists(br->vlan_proto))
+		options |= (__u64)BPF_CORE_READ(br, vlan_proto) << 40;
+	return options;
+}
+
 static __always_inline int bridge_changed(const struct net_bridge *br)
 {
-	return changed(BPF_CORE_READ(br, dev));
+	struct watch *w = watched_device(BPF_CORE_READ(br, dev));
+	__u64 options = options_of(br);
+
+	if (!w || w->options == options)
+		return 0;
+	w->options = options;
+	__sync_fetch_and_add(&w->version, 1);
+	raise_changes();
+	return 0;
 }
 
 static long raise(void *map, const __u32 *ifindex, struct watch *w, void *unused)
@@ -152,14 +184,8 @@ int BPF_PROG(shunt_nbp_vlan_flush, struct net_bridge_port *p)
 
 /* vlan_filtering, mst_enabled, vlan_stats, neighbour suppression ... */
 SEC("fexit/br_opt_toggle")
-int BPF_PROG(shunt_br_opt_toggle, struct net_bridge *br, enum net_bridge_opts opt)
+int BPF_PROG(shunt_br_opt_toggle, struct net_bridge *br)
 {
-	/* Every query that the bridge sends may change this one, and it means
-	 * nothing for unicast (net/bridge/br_multicast.c:
-	 * br_ip6_multicast_alloc_query).
-	 */
-	if (opt == bpf_core_enum_value(enum net_bridge_opts, BROPT_HAS_IPV6_ADDR))
-		return 0;
 	return bridge_changed(br);
 }
 
@@ -197,11 +223,19 @@ int BPF_PROG(shunt_vlan_vid_add, struct net_device *dev)
 	return changed(dev);
 }
 
+/* A hook of one device concerns that; any other may see the frames of every
+ * bridge.
+ */
 SEC("fexit/nf_register_net_hook")
-int BPF_PROG(shunt_nf_register_net_hook, struct net *net)
+int BPF_PROG(shunt_nf_register_net_hook, struct net *net, const struct nf_hook_ops *ops)
 {
+	__u8 family = BPF_CORE_READ(ops, pf);
+
 	if (!is_here(net))
 		return 0;
+	if (family == NFPROTO_NETDEV ||
+	    (family == NFPROTO_INET && BPF_CORE_READ(ops, hooknum) == NF_INET_INGRESS))
+		return changed(BPF_CORE_READ(ops, dev));
 	bpf_for_each_map_elem(&watched, raise_if_bridge, NULL, 0);
 	raise_changes();
 	return 0;
@@ -232,9 +266,13 @@ SEC("fexit/br_port_fill_slave_info")
 int BPF_PROG(shunt_br_port_fill_slave_info, struct sk_buff *skb, const struct net_device *br,
 	     const struct net_device *dev)
 {
-	struct watch *w = watched_device(dev);
+	struct net_bridge_port *p = BPF_CORE_READ(dev, rx_handler_data);
+	struct watch *w = watched_device(dev), *of_bridge = watched_device(br);
 	__u32 devices = 0;
 
+	/* From here on the daemon knows of the bridge what it is now. */
+	if (of_bridge && of_bridge->is_bridge)
+		of_bridge->options = options_of(BPF_CORE_READ(p, br));
 	if (!w)
 		return 0;
 	if (bpf_core_field_exists(dev->vlan_info))
