@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/shunt-dev/shunt/integration/lab"
 )
@@ -149,6 +150,10 @@ func TestRevocationClassWhileStopped(t *testing.T) {
 	testClass(x, stationChanges, portChanges, flow{from: untouchedFrom, to: untouchedTo})
 }
 
+// keepalive is how often the bridge is shown a frame of a source in use: a quarter
+// of its ageing_time, and at most a second.
+const keepalive = time.Second
+
 // testClass makes all the changes while the daemon is stopped. The first may
 // have their ports in common.
 func testClass(x *trap, ofStations, ofPorts []change, untouched flow) {
@@ -170,19 +175,21 @@ func testClass(x *trap, ofStations, ofPorts []change, untouched flow) {
 	c.prepare(changes, flows)
 
 	end := c.stream(untouched)
-	before := c.port(c.l.Hosts[untouched.from-1].Port).TrafficV1
+	before, begin := c.port(c.l.Hosts[untouched.from-1].Port).TrafficV1, time.Now()
 	c.stopped(func() {
 		for i, ch := range changes {
 			c.apply(ch, flows[i])
 		}
 	})
-	after := c.port(c.l.Hosts[untouched.from-1].Port).TrafficV1
+	after, shown := c.port(c.l.Hosts[untouched.from-1].Port).TrafficV1, uint64(time.Since(begin)/keepalive)+1
 	end()
 	fast, slow := after.Fast-before.Fast, after.Slow-before.Slow
 	c.t.Logf("%d changes and %d frames after them; of the untouched flow %d frames were fast and %d slow: %.1f %% fast",
 		len(changes), c.frames, fast, slow, 100*float64(fast)/float64(fast+slow))
+	// An emulated machine sends so little in that time that these count.
+	slow -= min(slow, shown)
 	if fast < 9*slow || fast == 0 {
-		c.t.Errorf("%d frames of the untouched flow were fast and %d slow, want 90 %% fast", fast, slow)
+		c.t.Errorf("%d frames of the untouched flow were fast and %d slow beside keepalives, want 90 %% fast", fast, slow)
 	}
 }
 

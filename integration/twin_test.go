@@ -186,6 +186,13 @@ func (b *beside) Settle() error {
 	}
 }
 
+// neverEligible are the reasons of frames that no bypass may take, however well it
+// knows the table: the bridge drops them, keeps them, or they stay on their port.
+var neverEligible = []accel.Reason{
+	accel.SourceLocal, accel.DestinationLocal, accel.SamePort, accel.Isolated, accel.MTU,
+	accel.SourceElsewhere, accel.VLANIngress, accel.VLANEgress,
+}
+
 // lastOfClass is the highest number of the reasons that are a frame's class.
 const lastOfClass = accel.SourceUnknown - 1
 
@@ -214,12 +221,10 @@ func (b *beside) report(seed uint64) (share float64) {
 	if err := b.Settle(); err != nil {
 		b.t.Fatal(err)
 	}
-	var fast, eligible uint64
+	var eligible uint64
+	fast := b.counted[accel.Fast]
 	for reason, frames := range b.counted {
-		if reason == accel.Fast {
-			fast = frames
-		}
-		if reason == accel.Fast || reason > lastOfClass {
+		if reason == accel.Fast || reason > lastOfClass && !slices.Contains(neverEligible, reason) {
 			eligible += frames
 		}
 	}
