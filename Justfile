@@ -25,6 +25,11 @@ test-vm *flags:
     go run ./integration/vm -kernel 6.1 -- {{flags}}
     go run ./integration/vm -kernel 6.12 -- {{flags}}
 
+# Run the kernel's own bridge tests in QEMU, without and with shunt.
+selftests *flags:
+    go run ./integration/selftests -kernel 6.1 -compare {{flags}}
+    go run ./integration/selftests -kernel 6.12 -compare {{flags}}
+
 # Break every guard on purpose, one at a time, and see its test fail; needs root.
 mutants *pattern:
     go run ./integration/mutants {{pattern}}
