@@ -206,6 +206,19 @@ func TestFirewallIsReadAfterTheVersion(t *testing.T) {
 	wantCalls(t, w, "firewall", "port p1 in fast out fast")
 }
 
+// TestForeignProgramsAreLookedForAfterTheVersion: a port's version counts the tc
+// programs on it too.
+func TestForeignProgramsAreLookedForAfterTheVersion(t *testing.T) {
+	s, w := newFakeSyncer(t, "br0")
+	startFake(t, s, w, plainBridge(), plainPort(4, "p1"))
+	w.version[4]++
+	w.foreign = map[string]accel.Reason{"p1": accel.PortForeignTC}
+	must(t, s.lookAgain())
+	if p := w.bridges[2].ports[4]; p.In != accel.PortForeignTC || p.Seen != w.version[4] {
+		t.Errorf("the port is %+v", p)
+	}
+}
+
 // TestGateOpensWithTheVersionLast: ports that are not told yet must not be opened
 // by the gate's new version, which counts the hooks at their devices too.
 func TestGateOpensWithTheVersionLast(t *testing.T) {

@@ -30,6 +30,7 @@ var vlanStationChanges = []change{
 	{name: "deleted in another VLAN", before: []string{"bridge fdb add DST dev OUT master static vlan 11"},
 		do: []string{"bridge fdb del DST dev OUT master vlan 11"}, tag: vlan10, out: vlan10, fate: same},
 	{name: "replaced elsewhere", do: []string{"bridge fdb replace DST dev OTHER master dynamic vlan 10"}, tag: vlan10, out: vlan10, fate: moved},
+	{name: "replaced elsewhere in every VLAN", do: []string{"bridge fdb replace DST dev OTHER master static"}, tag: vlan10, out: vlan10, fate: moved},
 	{name: "static, deleted", before: static10, do: []string{"bridge fdb del DST dev OUT master vlan 10"}, tag: vlan10, out: vlan10, fate: flooded},
 	{name: "extern_learn, deleted", before: extern10, do: []string{"bridge fdb del DST dev OUT master dynamic extern_learn vlan 10"}, tag: vlan10, out: vlan10, fate: flooded},
 	{name: "extern_learn elsewhere", do: []string{"bridge fdb replace DST dev OTHER master dynamic extern_learn vlan 10"}, tag: vlan10, out: vlan10, fate: moved},

@@ -94,7 +94,8 @@ func TestTrap10_IngressChain(t *testing.T) {
 	x.awaitFast(f)
 }
 
-// A foreign program that comes behind shunt's is found out, and has its way.
+// A foreign program that comes behind shunt's has its way with the next frame, and
+// is found out.
 func TestTrap11_ForeignDrop(t *testing.T) {
 	for _, attach := range hooks() {
 		for _, foreign := range hooks() {
@@ -108,13 +109,15 @@ func testForeignDrop(t *testing.T, attach, foreign string) {
 	f := flow{from: 1, to: 2}
 	x.warm(f)
 	var remove func() error
-	if foreign == "tcx" {
-		remove = dropByTCX(t, x.l, "p1")
-	} else {
-		remove = dropByFilter(t, x.l, "p1")
-	}
+	x.stopped(func() {
+		if foreign == "tcx" {
+			remove = dropByTCX(t, x.l, "p1")
+		} else {
+			remove = dropByFilter(t, x.l, "p1")
+		}
+		x.expect(f)
+	})
 	if attach == "tcx" || foreign == "clsact" { // else it comes first, as it should
-		// The kernel tells of filters and not of tcx: shunt looks now and then.
 		await(t, "shunt sees the foreign program", func() bool { return x.port("p1").In == accel.PortForeignTC })
 	}
 	x.expect(f)

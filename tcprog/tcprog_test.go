@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -558,6 +559,27 @@ func TestNextDaemonTakesOver(t *testing.T) {
 			l.learn(accel.Station{StationKey: key(alice), Port: loopback})
 			l.expect(frame(alice, bob), accel.DestinationUnknown)
 		})
+	}
+}
+
+// What was pinned for a bridge that was deleted meanwhile, or by an older schema,
+// does not stay.
+func TestOldPinsAreRemoved(t *testing.T) {
+	l := newLab(t, "auto")
+	dead := filepath.Join(bridgeDir(pinRoot(l.ns), 9999), Schema)
+	older := filepath.Join(bridgeDir(pinRoot(l.ns), testBridge), "v0")
+	for _, dir := range []string{dead, older} {
+		l.must(makeDir(dir))
+		m, err := newPinnedMap(filepath.Join(dir, "m"), &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+		l.must(err)
+		m.Close()
+	}
+	l.d = l.newDataplane("auto")
+	l.open()
+	for _, dir := range []string{dead, older} {
+		if _, err := os.Stat(dir); !os.IsNotExist(err) {
+			t.Errorf("%s is still there (%v)", dir, err)
+		}
 	}
 }
 

@@ -44,6 +44,7 @@ func init() {
 	a("an opened bridge is asked for again", "syncer.go", "		if err := s.refresh(l.ifindex); err != nil {\n			return nil, err\n		}\n", "", "TestOpenedBridgeIsAskedForAgain")
 	a("a bridge's version makes the firewall be read", "syncer.go", "s.links[m.link.ifindex].seen != m.link.seen", "false", "TestFirewallIsReadAfterTheVersion")
 	a("a port's version makes the firewall be read", "syncer.go", " || m.portsDiffer(s.links)", "", "TestFirewallIsReadAfterTheVersion")
+	a("a port's version makes other programs be looked for", "mirror.go", "		if p.attached && l.seen != p.link.seen {\n", "		if false {\n", "TestForeignProgramsAreLookedForAfterTheVersion")
 	a("the gate's version comes behind the ports", "mirror.go", "			g.Seen = m.gate.Seen // the ports are not told yet\n", "", "TestGateOpensWithTheVersionLast")
 	a("there is a second look", "syncer.go", "	s.changed = newChanges()\n	s.lookDue = true\n", "	s.changed = newChanges()\n", "TestSecondLook")
 	a("a second look is at ports too", "mirror.go", "p.attached && m.plane.Version(ifindex) != p.told.Seen", "p == nil", "TestSecondLook")

@@ -42,6 +42,16 @@ func init() {
 			pkg: "./tcprog", run: "TestPortOfAnotherBridgeIsLeftToIt",
 		},
 		mutant{
+			name: "verdict: pins of bridges that are gone are removed", file: "tcprog/plugin.go",
+			old: "removeDeadBridges(pinRoot(d.namespace))", new: "error(nil)",
+			pkg: "./tcprog", run: "TestOldPinsAreRemoved",
+		},
+		mutant{
+			name: "verdict: pins of an older schema are removed", file: "tcprog/maps.go",
+			old: "	if err := removePins(filepath.Dir(dir)); err != nil {\n		return nil, false, err\n", new: "	if err := removePins(dir); err != nil {\n		return nil, false, err\n",
+			pkg: "./tcprog", run: "TestOldPinsAreRemoved",
+		},
+		mutant{
 			name: "a dead daemon's fast path is revoked", file: "tcprog/bpf/shunt.c",
 			old: "		return now->port == in->seen;\n", new: "		return true;\n",
 			pkg: "./integration", run: "TestDeadDaemonsFastPathIsRevoked",
