@@ -208,12 +208,17 @@ int BPF_PROG(shunt_br_manage_promisc, struct net_bridge *br)
 	return bridge_changed(br);
 }
 
-/* MTU, carrier, addresses, a name: whatever the bridge itself is told of. */
+/* MTU, carrier, addresses, a name of a port: whatever the bridge is told of. Its own
+ * device changes with its ports, in ways that mean nothing for them.
+ */
 SEC("fexit/br_device_event")
 int BPF_PROG(shunt_br_device_event, void *unused, unsigned long event,
 	     struct netdev_notifier_info *info)
 {
-	return changed(BPF_CORE_READ(info, dev));
+	struct net_device *dev = BPF_CORE_READ(info, dev);
+	struct watch *w = watched_device(dev);
+
+	return w && w->is_bridge ? 0 : changed(dev);
 }
 
 /* A VLAN device on the port; the bridge's own filters come this way too. */
