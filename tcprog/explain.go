@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/accel"
 )
@@ -49,6 +50,9 @@ func (br *bridge) explain(q accel.Question) (accel.Explanation, error) {
 		}
 	}
 	a, err := br.explainer.ask(p, q)
+	if errors.Is(err, unix.EINVAL) {
+		return accel.Explanation{}, errors.New("the kernel tries no program on such a frame: it is too short for its headers, or too long")
+	}
 	if err != nil {
 		return accel.Explanation{}, fmt.Errorf("ask the data plane: %w", err)
 	}

@@ -3,6 +3,7 @@ package tcprog
 import (
 	"encoding/binary"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -287,6 +288,15 @@ func TestExplainLooksAtTheFrame(t *testing.T) {
 		frameOf(alice, bob, testEtherType, make([]byte, 1600)),
 	} {
 		l.expect(data, l.ask(data, 0, 0).Reason)
+	}
+}
+
+func TestExplainSaysThatTheKernelRefuses(t *testing.T) {
+	l := newLab(t, "auto")
+	l.open()
+	_, err := l.d.Explain(accel.Question{Bridge: testBridge, In: loopback, Frame: frame(alice, bob)[:13]})
+	if err == nil || !strings.Contains(err.Error(), "too short") {
+		t.Errorf("a frame of 13 bytes: %v", err)
 	}
 }
 

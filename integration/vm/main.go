@@ -48,8 +48,7 @@ var optional = map[string]bool{"nf_conntrack_bridge": true, "nft_compat": true, 
 
 // tools are what the tests run beside shunt, and the packages that have it.
 var tools = map[string]string{
-	"ip": "iproute2", "bridge": "iproute2", "tc": "iproute2",
-	"nft": "nftables", "ethtool": "ethtool", "tcpdump": "tcpdump",
+	"ip": "iproute2", "bridge": "iproute2", "tc": "iproute2", "nft": "nftables",
 }
 
 // machine is what to boot.
@@ -216,7 +215,7 @@ poweroff -f
 // buildInitrd makes a root of busybox, tools, modules, the tests and shunt.
 func buildInitrd(dir string, k kernelImage, testFlags []string) (string, error) {
 	root := filepath.Join(dir, "root")
-	for _, sub := range []string{"bin", "sbin", "proc", "sys", "dev", "tmp", "run", "etc", "tests", "var/tmp"} {
+	for _, sub := range []string{"bin", "sbin", "proc", "sys", "dev", "tmp", "run", "tests", "var/tmp"} {
 		if err := os.MkdirAll(filepath.Join(root, sub), 0o755); err != nil {
 			return "", err
 		}
@@ -270,8 +269,7 @@ func copyTools(root string) error {
 			}
 		}
 	}
-	// tcpdump looks up the user that it runs as.
-	return os.WriteFile(filepath.Join(root, "etc", "passwd"), []byte("root:x:0:0:root:/:/bin/sh\n"), 0o644)
+	return nil
 }
 
 // librariesOf returns the files that ldd names for a program.
