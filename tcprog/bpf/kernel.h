@@ -104,7 +104,11 @@ struct net_bridge {
 };
 
 enum net_bridge_opts {
-	BROPT_HAS_IPV6_ADDR = 9,
+	BROPT_VLAN_ENABLED = 0,
+	BROPT_VLAN_STATS_ENABLED = 1,
+	BROPT_NEIGH_SUPPRESS_ENABLED = 10,
+	BROPT_VLAN_STATS_PER_PORT = 12,
+	BROPT_MST_ENABLED = 16,
 };
 
 struct net_bridge_port {
@@ -139,5 +143,16 @@ struct task_struct {
 struct ndmsg;
 
 #pragma clang attribute pop
+
+#define OPTION(name) (1UL << bpf_core_enum_value(enum net_bridge_opts, BROPT_##name))
+
+/* The bridge's options that count for known unicast. The kernel changes others by
+ * itself: with every query that it sends (net/bridge/br_multicast.c:
+ * br_ip6_multicast_alloc_query), and when its MTU follows that of a port.
+ */
+#define OPTIONS_THAT_COUNT                                       \
+	(OPTION(VLAN_ENABLED) | OPTION(VLAN_STATS_ENABLED) |     \
+	 OPTION(VLAN_STATS_PER_PORT) | OPTION(MST_ENABLED) |     \
+	 OPTION(NEIGH_SUPPRESS_ENABLED))
 
 #define IFF_BRIDGE_PORT_ (1 << 9) /* include/linux/netdevice.h */

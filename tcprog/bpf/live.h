@@ -108,12 +108,6 @@ static __always_inline __u64 fold_port(struct net_bridge_port *p)
 
 enum { NF_PRE_ROUTING = 0, NF_FORWARD = 2, NF_POST_ROUTING = 4 };
 
-/* Every query that the bridge sends may change this one, and it means nothing for
- * unicast (net/bridge/br_multicast.c: br_ip6_multicast_alloc_query).
- */
-#define OPTIONS_THAT_FLAP \
-	(1UL << bpf_core_enum_value(enum net_bridge_opts, BROPT_HAS_IPV6_ADDR))
-
 /* br_netfilter shows bridged frames to the hooks of IP, so they count too. */
 static __always_inline __u64 fold_bridge(struct net_bridge *br)
 {
@@ -121,7 +115,7 @@ static __always_inline __u64 fold_bridge(struct net_bridge *br)
 	struct net *net = dev->nd_net.net;
 	__u64 sum = 0;
 
-	FOLD(sum, br->options & ~OPTIONS_THAT_FLAP);
+	FOLD(sum, br->options & OPTIONS_THAT_COUNT);
 	FOLD(sum, br->ageing_time);
 	if (bpf_core_field_exists(br->vlan_proto))
 		FOLD(sum, br->vlan_proto);

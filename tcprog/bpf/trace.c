@@ -75,13 +75,8 @@ static __always_inline int port_changed(const struct net_bridge_port *p)
  */
 static __always_inline __u64 options_of(const struct net_bridge *br)
 {
-	__u64 options = BPF_CORE_READ(br, options);
+	__u64 options = BPF_CORE_READ(br, options) & OPTIONS_THAT_COUNT;
 
-	/* Every query that the bridge sends may change this one, and it means
-	 * nothing for unicast (net/bridge/br_multicast.c:
-	 * br_ip6_multicast_alloc_query).
-	 */
-	options &= ~(1UL << bpf_core_enum_value(enum net_bridge_opts, BROPT_HAS_IPV6_ADDR));
 	options |= (__u64)(BPF_CORE_READ(br, ageing_time) == 0) << 62;
 	options |= (__u64)!!(BPF_CORE_READ(br, dev, flags) & IFF_PROMISC_) << 63;
 	if (bpf_core_field_exists(br->vlan_proto))
