@@ -276,7 +276,13 @@ func (d *daemon) reasons() map[accel.Reason]uint64 {
 // await polls until condition holds: the daemon has no event that tells.
 func await(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	awaitWithin(t, 20*time.Second, what, condition)
+}
+
+// awaitWithin is await for what takes longer.
+func awaitWithin(t *testing.T, bound time.Duration, what string, condition func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), bound)
 	defer cancel()
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
