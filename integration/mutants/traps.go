@@ -24,7 +24,7 @@ func init() {
 	t("17: a capture on the bridge counts", live, "	FOLD(sum, br->ageing_time);\n	if (bpf_core_field_exists(br->vlan_proto))\n		FOLD(sum, br->vlan_proto);\n	FOLD(sum, dev->flags);\n", "	FOLD(sum, br->ageing_time);\n", "TestTrap17")
 	t("18: the MTU counts", live, "	FOLD(sum, dev->mtu);\n", "", "TestTrap18")
 	t("18: a frame that is too long takes the bridge", shunt, "		return MTU;\n", "		return FAST;\n", "TestTrap18")
-	t("20: a sticky entry does not move", "fdbsync/decode.go", "	n.station.Sticky = flags&ntfSticky != 0\n", "", "TestTrap20")
+	t("20: a static entry moves", revoke, "		forget(addr, vid, false);\n", "		return 0;\n", "TestTrap20")
 	t("21: a backup port counts", live, "	FOLD(sum, WORD(p->backup_port));\n", "", "TestTrap21")
 	t("22: an entry that is taken over does not count", revoke, "	err = bpf_map_delete_elem(&stations, &key);\n", "	if (counted)\n		return;\n	err = bpf_map_delete_elem(&stations, &key);\n", "TestTrap22")
 	t("29: a namespace is not the other", revoke, "	return BPF_CORE_READ(dev, nd_net.net, ns.inum) == netns_inode;\n", "	(void)dev;\n	return true;\n", "TestTrap29")
