@@ -38,7 +38,6 @@ func init() {
 		})
 	}
 	const changed = "		__sync_fetch_and_add(&w->version, 1);\n		raise_changes();\n"
-	vm("03: a port that leaves is noticed", trace, changed, "", "TestTrap03")
 	vm("07: spanning trees of their own close the bridge", "fdbsync/eligible.go", "	case l.bridge.mst:\n		return accel.MST\n", "", "TestTrap07")
 	vm("08: a VLAN that goes is noticed", trace, changed, "", "TestTrap08")
 	vm("13: VLAN devices take their frames first", shunt, "in->flags & PORT_VLAN_DEVICES || ", "", "TestTrap13")
