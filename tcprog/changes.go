@@ -85,10 +85,17 @@ func (c *changes) trace(ns accel.Namespace, spec *ebpf.CollectionSpec) error {
 		return err
 	}
 	defer programs.Close()
+	if err := c.attach(programs); err != nil {
+		return errors.Join(err, c.closeLinks())
+	}
+	return nil
+}
+
+func (c *changes) attach(programs *ebpf.Collection) error {
 	for name, program := range programs.Programs {
 		l, err := link.AttachTracing(link.TracingOptions{Program: program, AttachType: ebpf.AttachTraceFExit})
 		if err != nil {
-			return errors.Join(fmt.Errorf("attach %s: %w", name, err), c.closeLinks())
+			return fmt.Errorf("attach %s: %w", name, err)
 		}
 		c.links[name] = l
 	}

@@ -68,7 +68,7 @@ func checkRevocation() accel.Finding {
 			Text: "what the kernel deletes, moves or changes takes effect with the next frame"}
 	}
 	for _, err := range []error{entries, traced, live} {
-		if err != nil && (err == entries || r.State != accel.StateLive || err == traced) {
+		if err != nil {
 			weaker += fmt.Sprintf("; %v", err)
 		}
 	}
@@ -105,14 +105,8 @@ func tryTrace() error {
 		return err
 	}
 	defer programs.Close()
-	for name, program := range programs.Programs {
-		l, err := link.AttachTracing(link.TracingOptions{Program: program, AttachType: ebpf.AttachTraceFExit})
-		if err != nil {
-			return fmt.Errorf("attach %s: %w", name, err)
-		}
-		l.Close()
-	}
-	return nil
+	c := &changes{links: make(map[string]link.Link)}
+	return errors.Join(c.attach(programs), c.closeLinks())
 }
 
 func tryLive() error {
