@@ -37,15 +37,22 @@ type Config struct {
 	Lease time.Duration
 	// Socket is the control socket's path.
 	Socket string
+	// Groups are the stable ports and their members.
+	Groups []Group
+	// StateDir keeps the journals of swaps and what adopt found.
+	StateDir string
 }
 
 // DefaultSocket is where the daemon listens unless it is told otherwise.
 const DefaultSocket = "/run/shunt/shunt.sock"
 
+// DefaultStateDir is where swaps are journalled unless the daemon is told otherwise.
+const DefaultStateDir = "/var/lib/shunt"
+
 // DefaultConfig returns what holds without a file and without flags. It names
 // no bridge.
 func DefaultConfig() Config {
-	return Config{Attach: "auto", MaxStations: 65536, Socket: DefaultSocket}
+	return Config{Attach: "auto", MaxStations: 65536, Socket: DefaultSocket, StateDir: DefaultStateDir}
 }
 
 // What netfilter: may say of a bridge.

@@ -6,6 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+
+	"go.opentelemetry.io/otel/metric"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/trace"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
 )
 
 // Host is what a component may ask of the program that it runs in.
@@ -17,6 +22,10 @@ type Host struct {
 	// Namespace is the network namespace that the daemon was started in and
 	// works in.
 	Namespace Namespace
+	// Tracer and Meter are the component's own. They go nowhere unless a plugin
+	// that serves [Telemetry] started before.
+	Tracer trace.Tracer
+	Meter  metric.Meter
 
 	fail  context.CancelCauseFunc
 	peers []running
@@ -70,6 +79,8 @@ func (l *lifecycle) provision(ctx context.Context, base Host) error {
 		h := base
 		h.peers = l.components
 		h.Logger = l.logger.With("plugin", r.name)
+		h.Tracer = tracenoop.NewTracerProvider().Tracer(r.name)
+		h.Meter = metricnoop.NewMeterProvider().Meter(r.name)
 		if err := r.component.Provision(ctx, &h); err != nil {
 			return err
 		}

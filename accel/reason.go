@@ -52,6 +52,16 @@ const (
 	VLANEgress         Reason = 32
 	SourceElsewhere    Reason = 36
 
+	// What becomes of a frame on a stable port's wire. Frames of [OutOfTurn] go to the
+	// bridge; those of the others are dropped, but Drained, which were delivered
+	// from a member that was left.
+	OutOfTurn   Reason = 33
+	OwnReturned Reason = 34
+	Doubled     Reason = 35
+	Standby     Reason = 37
+	NoMember    Reason = 38
+	Drained     Reason = 39
+
 	// The state of a port. 43 (port_locked), 44 (port_learning), 46
 	// (port_neigh_suppress), 49 (port_vlan_device) and 54 (port_hairpin) are not
 	// used any more.
@@ -117,6 +127,12 @@ var reasonTexts = map[Reason]struct{ name, text, advice string }{
 	SamePort:           {"same_port", "source and destination are behind the same port", ""},
 	Isolated:           {"isolated", "both ports are isolated", ""},
 	MTU:                {"mtu", "the frame is longer than the egress port's MTU", "give the ports of the bridge the same MTU"},
+	OutOfTurn:          {"out_of_turn", "an earlier frame of the flow is on its way to the bridge and must not be overtaken", ""},
+	OwnReturned:        {"own_returned", "our own frame came back over another member and was dropped", ""},
+	Doubled:            {"doubled", "the new member has delivered for these stations: what the old one brings was dropped, it would come twice", ""},
+	Standby:            {"standby", "it arrived on a member that does not carry the group, and was dropped", ""},
+	NoMember:           {"no_member", "the stable port has no active member, and the frame was dropped", "see shunt groups: bring a member back"},
+	Drained:            {"drained", "was delivered from the member that was left", ""},
 	Keepalive:          {"keepalive", "one frame in a while goes to the bridge so that its entry stays fresh", ""},
 
 	VLANIngress:     {"vlan_ingress", "the port does not take frames of this VLAN: no member, no PVID, or the VLAN's state is not forwarding", "see bridge vlan show dev PORT"},

@@ -1,6 +1,11 @@
 package accel
 
-import "context"
+import (
+	"context"
+
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+)
 
 // What the host asks of its components, for the control API and the command
 // line. A component serves an interface by having its methods.
@@ -43,4 +48,18 @@ type Cleaner interface {
 // Start and changes nothing.
 type Checker interface {
 	Check(ctx context.Context) []Finding
+}
+
+// Telemetry has the providers for the tracers and meters of the components that
+// are provisioned after it; telemetry serves it.
+type Telemetry interface {
+	TracerProvider() trace.TracerProvider
+	MeterProvider() metric.MeterProvider
+}
+
+// Keeper knows what stays in the kernel when the daemon ends, because traffic
+// hangs on it: the wires of stable ports. nicswap serves it.
+type Keeper interface {
+	// Kept says, a line each, what stays and how it is removed.
+	Kept() []string
 }

@@ -43,6 +43,14 @@ enum reason {
 	VLAN_EGRESS = 32,
 	SOURCE_ELSEWHERE = 36,
 
+	/* The wire of a stable port. */
+	OUT_OF_TURN = 33,
+	OWN_RETURNED = 34,
+	DOUBLED = 35,
+	STANDBY = 37,
+	NO_MEMBER = 38,
+	DRAINED = 39,
+
 	/* The state of a port or of the bridge. */
 	PORT_UNKNOWN = 40,
 	PORT_EGRESS = 53,
