@@ -27,12 +27,13 @@ type bridge struct {
 	unclaimed map[int]uint32
 	revokers  []link.Link
 	changes   *changes   // of the whole namespace
+	wires     *wires     // of the whole namespace
 	explainer *explainer // nil until somebody asks
 	logger    *slog.Logger
 }
 
 // openBridge opens the bridge's maps with the gate shut and no station in them.
-func openBridge(ns accel.Namespace, b accel.Bridge, maxStations int, hook string, changes *changes, logger *slog.Logger) (*bridge, error) {
+func openBridge(ns accel.Namespace, b accel.Bridge, maxStations int, hook string, changes *changes, wires *wires, logger *slog.Logger) (*bridge, error) {
 	spec, err := loadSpec(maxStations)
 	if err != nil {
 		return nil, err
@@ -45,7 +46,7 @@ func openBridge(ns accel.Namespace, b accel.Bridge, maxStations int, hook string
 	br := &bridge{
 		Bridge: b, dir: dir, hook: hook, spec: spec, maps: maps,
 		slots: newSlots(), ports: make(map[int]*port), unclaimed: make(map[int]uint32),
-		changes: changes, logger: logger.With("bridge", b.Name),
+		changes: changes, wires: wires, logger: logger.With("bridge", b.Name),
 	}
 	if err := br.prepare(adopted); err != nil {
 		closeMaps(maps)
@@ -99,7 +100,7 @@ func (br *bridge) findLeftPorts() error {
 func (br *bridge) forgetUnclaimed() {
 	for ifindex, slot := range br.unclaimed {
 		delete(br.unclaimed, ifindex)
-		p := &port{ifindex: ifindex, slot: slot, dir: br.portDir(ifindex)}
+		p := br.newPort(ifindex, slot)
 		if err := br.forget(p); err != nil {
 			br.logger.Warn("could not remove what an earlier shunt left on a port", "ifindex", ifindex, "error", err)
 		}
@@ -164,8 +165,9 @@ func (br *bridge) version() uint64 {
 	return 0
 }
 
-func (br *bridge) portDir(ifindex int) string {
-	return filepath.Join(br.dir, fmt.Sprintf("port-%d", ifindex))
+func (br *bridge) newPort(ifindex int, slot uint32) *port {
+	dir := filepath.Join(br.dir, fmt.Sprintf("port-%d", ifindex))
+	return &port{place: place{ifindex: ifindex, dir: dir}, slot: slot}
 }
 
 // slots hands out the numbers of port slots. A number that was given back is

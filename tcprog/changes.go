@@ -257,6 +257,7 @@ type seen struct {
 	bridge        uint64 // version of its bridge, where it is read live
 	bridgeIfindex int
 	vlanDevices   bool
+	live          uint64 // address of the port, where it is read live
 }
 
 // ofDevice returns the version of a device that is watched; 0 of any other.
@@ -293,7 +294,7 @@ func (c *changes) ofLivePort(ifindex int) seen {
 	}
 	return seen{
 		version: look.Port, bridge: look.Bridge, bridgeIfindex: int(look.BridgeIfindex),
-		vlanDevices: look.VlanDevices != 0,
+		vlanDevices: look.VlanDevices != 0, live: look.Live,
 	}
 }
 

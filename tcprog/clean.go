@@ -12,7 +12,8 @@ import (
 )
 
 // Clean removes what a daemon that is gone left in the namespace: filters and
-// the qdiscs that came with them, and all pins, whose links go with them.
+// the qdiscs that came with them, and all pins, whose links go with them. The
+// wires of stable ports stay, since traffic hangs on them, without a fast path.
 func (d *Dataplane) Clean(_ context.Context, ns accel.Namespace) (removed []string, err error) {
 	interfaces, err := net.Interfaces()
 	if err != nil {
@@ -20,26 +21,34 @@ func (d *Dataplane) Clean(_ context.Context, ns accel.Namespace) (removed []stri
 	}
 	var errs []error
 	for _, ifc := range interfaces {
-		had, err := hasFilter(ifc.Index)
+		at := place{ifindex: ifc.Index}
+		had, err := at.hasFilter(portFilter)
 		if err == nil && had {
-			err = removeFilter(ifc.Index)
+			err = removeFilter(at)
 			removed = append(removed, "the cls_bpf filter on "+ifc.Name)
 		}
 		errs = append(errs, err)
 	}
 	root := pinRoot(ns)
-	if _, err := os.Stat(root); err == nil {
-		errs = append(errs, removePins(root))
-		removeEmptyParents(filepath.Dir(root))
-		removed = append(removed, "the programs, maps and pins in "+root)
+	if _, err := os.Stat(root); err != nil {
+		return removed, errors.Join(errs...)
 	}
-	return removed, errors.Join(errs...)
+	kept, err := cutWires(root)
+	errs = append(errs, err)
+	dirs, err := filepath.Glob(filepath.Join(root, "bridge-*"))
+	errs = append(errs, err)
+	for _, dir := range dirs {
+		errs = append(errs, removePins(dir))
+		removed = append(removed, "the programs, maps and pins in "+dir)
+	}
+	removeEmptyParents(root)
+	return append(removed, kept...), errors.Join(errs...)
 }
 
-func hasFilter(ifindex int) (bool, error) {
-	filters, err := ingressFilters(ifindex)
+func (at place) hasFilter(name string) (bool, error) {
+	filters, err := filtersAt(at)
 	for _, f := range filters {
-		if ours(f) {
+		if isFilter(f, name) {
 			return true, nil
 		}
 	}

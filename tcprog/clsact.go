@@ -14,8 +14,7 @@ import (
 // clsact is the hook of kernels before 6.6: a cls_bpf filter in direct-action
 // mode, which stays without the daemon and is replaced in place.
 type clsact struct {
-	ifindex int
-	program *ebpf.Program
+	place
 }
 
 var _ hook = (*clsact)(nil)
@@ -27,31 +26,43 @@ const (
 
 	// The filter's name tells whose it is, and whether the qdisc came with it:
 	// that must be known to whoever removes it, also after a crash.
-	filterName          = "shunt"
-	filterNameWithQdisc = "shunt-and-qdisc"
+	portFilter = "shunt"
+	wireFilter = "shunt-wire"
+	withQdisc  = "-and-qdisc"
 )
 
-// attachClsact adds the filter behind all others at the port's clsact ingress,
-// or replaces the one that an earlier daemon left.
-func attachClsact(p *port) (hook, error) {
-	name, err := filterNameFor(p.ifindex)
-	if err != nil {
-		return nil, err
+func (at place) filterName() string {
+	if at.wire {
+		return wireFilter
 	}
-	filter := filterObject(p.ifindex)
-	fd, flags := uint32(p.program.FD()), uint32(tc.BpfActDirect)
+	return portFilter
+}
+
+// attachClsact adds the filter behind all others at the place, or replaces the one
+// that an earlier daemon left.
+func attachClsact(at place, program *ebpf.Program) (hook, error) {
+	c := &clsact{at}
+	return c, c.exchange(program)
+}
+
+func (c *clsact) exchange(program *ebpf.Program) error {
+	name, err := filterNameFor(c.place)
+	if err != nil {
+		return err
+	}
+	filter := filterObject(c.place)
+	fd, flags := uint32(program.FD()), uint32(tc.BpfActDirect)
 	filter.BPF = &tc.Bpf{FD: &fd, Name: &name, Flags: &flags}
-	err = withTC(func(t *tc.Tc) error { return t.Filter().Replace(filter) })
-	if err != nil {
-		return nil, fmt.Errorf("add the cls_bpf filter: %w", err)
+	if err := withTC(func(t *tc.Tc) error { return t.Filter().Replace(filter) }); err != nil {
+		return fmt.Errorf("add the cls_bpf filter: %w", err)
 	}
-	return &clsact{ifindex: p.ifindex, program: p.program}, nil
+	return nil
 }
 
 // filterNameFor makes sure of a clsact qdisc and returns the name that says
 // who made it.
-func filterNameFor(ifindex int) (string, error) {
-	filters, err := ingressFilters(ifindex)
+func filterNameFor(at place) (string, error) {
+	filters, err := filtersAt(at)
 	if err != nil {
 		return "", err
 	}
@@ -60,22 +71,22 @@ func filterNameFor(ifindex int) (string, error) {
 			return *f.BPF.Name, nil
 		}
 	}
-	err = withTC(func(t *tc.Tc) error { return t.Qdisc().Add(clsactQdisc(ifindex)) })
+	err = withTC(func(t *tc.Tc) error { return t.Qdisc().Add(clsactQdisc(at.ifindex)) })
 	if errors.Is(err, unix.EEXIST) {
-		return filterName, nil
+		return at.filterName(), nil
 	}
 	if err != nil {
 		return "", fmt.Errorf("add the clsact qdisc: %w", err)
 	}
-	return filterNameWithQdisc, nil
+	return at.filterName() + withQdisc, nil
 }
 
 func (c *clsact) name() string { return "clsact" }
 
-// foreign finds any other filter at the ingress. Filters of tcx have had their
+// foreign finds any other filter at the place. Programs of tcx have had their
 // say before clsact runs.
 func (c *clsact) foreign() (bool, error) {
-	filters, err := ingressFilters(c.ifindex)
+	filters, err := filtersAt(c.place)
 	if err != nil {
 		return false, err
 	}
@@ -89,50 +100,55 @@ func (c *clsact) foreign() (bool, error) {
 	return !found, nil // somebody removed ours
 }
 
-func (c *clsact) remove() error { return removeFilter(c.ifindex) }
+func (c *clsact) shared() (bool, error) { return c.hasOthers(nil) }
 
-// removeFilter removes shunt's filter from the port, and the qdisc if it came
+func (c *clsact) remove() error { return removeFilter(c.place) }
+
+// removeFilter removes shunt's filter from the place, and the qdisc if it came
 // with it and nobody else uses it by now.
-func removeFilter(ifindex int) error {
-	filters, err := ingressFilters(ifindex)
+func removeFilter(at place) error {
+	filters, err := filtersAt(at)
 	if errors.Is(err, unix.ENODEV) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	others, withQdisc, found := 0, false, false
+	others, hasQdisc, found := 0, false, false
 	for _, f := range filters {
 		if !ours(f) {
 			others++
 			continue
 		}
 		found = true
-		withQdisc = *f.BPF.Name == filterNameWithQdisc
+		hasQdisc = strings.HasSuffix(*f.BPF.Name, withQdisc)
 	}
 	if !found {
 		return nil
 	}
-	if err := deleteFilter(ifindex); err != nil {
+	if err := deleteFilter(at); err != nil {
 		return fmt.Errorf("remove the cls_bpf filter: %w", err)
 	}
-	if !withQdisc || others > 0 {
+	if !hasQdisc || others > 0 {
 		return nil
 	}
-	return removeQdisc(ifindex)
+	return removeQdisc(at)
 }
 
-func deleteFilter(ifindex int) error {
-	return withTC(func(t *tc.Tc) error { return t.Filter().Delete(filterObject(ifindex)) })
+func deleteFilter(at place) error {
+	return withTC(func(t *tc.Tc) error { return t.Filter().Delete(filterObject(at)) })
 }
 
-// removeQdisc removes the clsact qdisc unless somebody filters at its egress.
-func removeQdisc(ifindex int) error {
-	egress, err := filtersAt(ifindex, tc.HandleMinEgress)
-	if err != nil || len(egress) > 0 {
+// removeQdisc removes the clsact qdisc unless somebody filters in the other
+// direction.
+func removeQdisc(at place) error {
+	other := at
+	other.egress = !at.egress
+	filters, err := filtersAt(other)
+	if err != nil || len(filters) > 0 {
 		return err
 	}
-	return withTC(func(t *tc.Tc) error { return t.Qdisc().Delete(clsactQdisc(ifindex)) })
+	return withTC(func(t *tc.Tc) error { return t.Qdisc().Delete(clsactQdisc(at.ifindex)) })
 }
 
 func clsactQdisc(ifindex int) *tc.Object {
@@ -147,41 +163,45 @@ func clsactQdisc(ifindex int) *tc.Object {
 	}
 }
 
-func filterObject(ifindex int) *tc.Object {
+func filterObject(at place) *tc.Object {
 	return &tc.Object{
 		Msg: tc.Msg{
 			Family:  unix.AF_UNSPEC,
-			Ifindex: uint32(ifindex),
+			Ifindex: uint32(at.ifindex),
 			Handle:  filterHandle,
-			Parent:  core.BuildHandle(tc.HandleRoot, tc.HandleMinIngress),
+			Parent:  at.filterParent(),
 			Info:    filterPriority<<16 | uint32(htons(unix.ETH_P_ALL)),
 		},
 		Attribute: tc.Attribute{Kind: "bpf"},
 	}
 }
 
+func (at place) filterParent() uint32 {
+	if at.egress {
+		return core.BuildHandle(tc.HandleRoot, tc.HandleMinEgress)
+	}
+	return core.BuildHandle(tc.HandleRoot, tc.HandleMinIngress)
+}
+
 func htons(v uint16) uint16 { return v<<8 | v>>8 }
 
 // ours says whether the filter is shunt's. Rows without a BPF part occur: the
 // kernel lists a chain's head too.
-func ours(f tc.Object) bool {
-	return f.BPF != nil && f.BPF.Name != nil &&
-		(*f.BPF.Name == filterName || *f.BPF.Name == filterNameWithQdisc)
+func ours(f tc.Object) bool { return isFilter(f, portFilter) || isFilter(f, wireFilter) }
+
+func isFilter(f tc.Object, name string) bool {
+	return f.BPF != nil && f.BPF.Name != nil && strings.TrimSuffix(*f.BPF.Name, withQdisc) == name
 }
 
-// ingressFilters returns the filters at the port's clsact or ingress qdisc,
-// those of a block that it shares among them.
-func ingressFilters(ifindex int) ([]tc.Object, error) {
-	return filtersAt(ifindex, tc.HandleMinIngress)
-}
-
-func filtersAt(ifindex int, direction uint32) (filters []tc.Object, err error) {
+// filtersAt returns the filters at the place, those of a block that it shares among
+// them.
+func filtersAt(at place) (filters []tc.Object, err error) {
 	var rows []tc.Object
 	err = withTC(func(t *tc.Tc) error {
 		rows, err = t.Filter().Get(&tc.Msg{
 			Family:  unix.AF_UNSPEC,
-			Ifindex: uint32(ifindex),
-			Parent:  core.BuildHandle(tc.HandleRoot, direction),
+			Ifindex: uint32(at.ifindex),
+			Parent:  at.filterParent(),
 		})
 		return err
 	})

@@ -29,13 +29,16 @@ func (p *port) counts() (map[accel.Reason]accel.Count, error) {
 	var perCPU []shuntCount
 	rows := p.counters.Iterate()
 	for rows.Next(&reason, &perCPU) {
-		var sum accel.Count
-		for _, n := range perCPU {
-			sum = sum.Add(accel.Count{Packets: n.Packets, Bytes: n.Bytes})
-		}
-		if sum.Packets != 0 {
+		if sum := sumOf(perCPU); sum.Packets != 0 {
 			counts[accel.Reason(reason)] = sum
 		}
 	}
 	return counts, rows.Err()
+}
+
+func sumOf(perCPU []shuntCount) (sum accel.Count) {
+	for _, n := range perCPU {
+		sum = sum.Add(accel.Count{Packets: n.Packets, Bytes: n.Bytes})
+	}
+	return sum
 }

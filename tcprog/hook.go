@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+
+	"github.com/cilium/ebpf"
 )
 
 // chooseHook returns the hook to use: tcx where the kernel has it, and else
@@ -24,19 +26,42 @@ func chooseHook(attach string) (string, error) {
 	return "", fmt.Errorf("attach is %q, and may be auto, tcx or clsact", attach)
 }
 
-// attachHook attaches the port's program and then takes away what an earlier
-// daemon attached by the other hook.
-func attachHook(name string, p *port) (hook, error) {
+// hook is one way of having a program at a device's tc ingress or egress. It works
+// until remove, also without the daemon.
+type hook interface {
+	name() string
+	// foreign says whether somebody else's program there means that the port must
+	// be left to the kernel.
+	foreign() (bool, error)
+	// shared says whether there is any program or filter of somebody else.
+	shared() (bool, error)
+	// exchange puts another program in the place of the one that is there.
+	exchange(program *ebpf.Program) error
+	remove() error
+}
+
+// place is where a program is attached: at a device's tc ingress or egress, with its
+// link pinned in a directory of its own.
+type place struct {
+	ifindex int
+	egress  bool
+	wire    bool // for a wire, which stays when the daemon goes
+	dir     string
+}
+
+// attachHook attaches the program and then takes away what an earlier daemon
+// attached by the other hook.
+func attachHook(name string, at place, program *ebpf.Program) (hook, error) {
 	if name == "tcx" {
-		h, err := attachTCX(p)
+		h, err := attachTCX(at, program)
 		if err != nil {
 			return nil, err
 		}
-		return h, removeFilter(p.ifindex)
+		return h, removeFilter(at)
 	}
-	h, err := attachClsact(p)
+	h, err := attachClsact(at, program)
 	if err != nil {
 		return nil, err
 	}
-	return h, removePinnedLink(filepath.Join(p.dir, linkPin))
+	return h, removePinnedLink(filepath.Join(at.dir, linkPin))
 }

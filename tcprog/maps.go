@@ -16,7 +16,7 @@ import (
 
 // Schema is the version of the maps' layout and meaning. Maps of another schema
 // are not taken over.
-const Schema = "v2"
+const Schema = "v3"
 
 const bpffs = "/sys/fs/bpf"
 
@@ -71,20 +71,20 @@ func loadSpec(maxStations int) (*ebpf.CollectionSpec, error) {
 // are there and fit, and else new ones, which it pins. Then everything else of the
 // bridge goes, programs of another schema too.
 func openMaps(dir string, spec *ebpf.CollectionSpec) (maps map[string]*ebpf.Map, adopted bool, err error) {
-	maps, err = adoptMaps(dir, spec)
+	maps, err = adoptMaps(dir, sharedMaps, spec)
 	if err == nil {
 		return maps, true, nil
 	}
 	if err := removePins(filepath.Dir(dir)); err != nil {
 		return nil, false, err
 	}
-	maps, err = createMaps(dir, spec)
+	maps, err = createMaps(dir, sharedMaps, spec)
 	return maps, false, err
 }
 
-func adoptMaps(dir string, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
+func adoptMaps(dir string, names []string, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
 	maps := make(map[string]*ebpf.Map)
-	for _, name := range sharedMaps {
+	for _, name := range names {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
 		if err == nil {
 			maps[name] = m
@@ -98,12 +98,12 @@ func adoptMaps(dir string, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, err
 	return maps, nil
 }
 
-func createMaps(dir string, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
+func createMaps(dir string, names []string, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
 	if err := makeDir(dir); err != nil {
 		return nil, err
 	}
 	maps := make(map[string]*ebpf.Map)
-	for _, name := range sharedMaps {
+	for _, name := range names {
 		m, err := newPinnedMap(filepath.Join(dir, name), spec.Maps[name])
 		if err != nil {
 			closeMaps(maps)

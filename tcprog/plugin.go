@@ -30,6 +30,7 @@ type Dataplane struct {
 	attach      string // auto, tcx or clsact
 
 	mu      sync.Mutex
+	wires   *wires
 	changes *changes
 	bridges map[int]*bridge // by ifindex
 }
@@ -75,11 +76,12 @@ func (d *Dataplane) Start(context.Context) error {
 	defer d.mu.Unlock()
 	d.attach = hook
 	d.bridges = make(map[int]*bridge)
-	return nil
+	d.wires, err = openWires(pinRoot(d.namespace), hook)
+	return err
 }
 
 // Stop closes every bridge that is still open and removes its programs, maps
-// and pins.
+// and pins. Wires stay.
 func (d *Dataplane) Stop(context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -90,6 +92,10 @@ func (d *Dataplane) Stop(context.Context) error {
 	if d.changes != nil {
 		errs = append(errs, d.changes.close())
 		d.changes = nil
+	}
+	if d.wires != nil {
+		errs = append(errs, d.wires.close())
+		d.wires = nil
 	}
 	return errors.Join(errs...)
 }
@@ -106,7 +112,7 @@ func (d *Dataplane) OpenBridge(b accel.Bridge) error {
 	if err := d.noticeChanges(); err != nil {
 		return fmt.Errorf("open bridge %s: %w", b.Name, err)
 	}
-	br, err := openBridge(d.namespace, b, d.maxStations, d.attach, d.changes, d.logger)
+	br, err := openBridge(d.namespace, b, d.maxStations, d.attach, d.changes, d.wires, d.logger)
 	if err != nil {
 		return fmt.Errorf("open bridge %s: %w", b.Name, err)
 	}

@@ -14,24 +14,14 @@ import (
 
 // port is an attached port.
 type port struct {
-	ifindex  int
+	place
 	slot     uint32
-	dir      string      // pins
+	wire     *wire       // of a stable port; nil of any other
 	record   shuntPort   // as it was last stored
 	vlans    accel.VLANs // as they were last stored
 	counters *ebpf.Map
 	program  *ebpf.Program
 	hook     hook
-}
-
-// hook is one way of having a program at a port's tc ingress. It works until
-// remove, also without the daemon.
-type hook interface {
-	name() string
-	// foreign says whether somebody else's program on the port means that the
-	// port must be left to the kernel.
-	foreign() (bool, error)
-	remove() error
 }
 
 // attachPort puts the program on the port, in place of one that an earlier
@@ -44,7 +34,8 @@ func (br *bridge) attachPort(p accel.Port) error {
 	if err != nil {
 		return fmt.Errorf("attach port %s: %w", p.Name, err)
 	}
-	at := &port{ifindex: p.Ifindex, slot: slot, dir: br.portDir(p.Ifindex)}
+	at := br.newPort(p.Ifindex, slot)
+	at.wire = br.wires.find(p.Ifindex)
 	if !claimed {
 		// Pins of an earlier device with this number.
 		if err := removePins(at.dir); err != nil {
@@ -80,12 +71,18 @@ func (br *bridge) load(p *port) (err error) {
 	if p.program, err = br.loadProgram(p); err != nil {
 		return err
 	}
-	p.hook, err = attachHook(br.hook, p)
-	return err
+	if p.hook, err = attachHook(br.hook, p.place, p.program); err != nil || p.wire == nil {
+		return err
+	}
+	return br.loadMembers(p)
 }
 
-// loadProgram loads the program with the port's slot as a constant.
+// loadProgram loads the program with the port's slot as a constant. A stable port's
+// frames are judged at its members, so that it only sees them leave the wire.
 func (br *bridge) loadProgram(p *port) (*ebpf.Program, error) {
+	if p.wire != nil {
+		return br.wires.loadLeave(p.wire)
+	}
 	spec, replacements, err := br.programSpec(p.slot)
 	if err != nil {
 		return nil, err
@@ -100,6 +97,25 @@ func (br *bridge) loadProgram(p *port) (*ebpf.Program, error) {
 	return objects.Ingress, nil
 }
 
+// loadMembers gives the members of a stable port the program that judges for it.
+func (br *bridge) loadMembers(p *port) error {
+	spec, replacements, err := br.programSpec(p.slot)
+	if err != nil {
+		return err
+	}
+	if err := spec.Variables["wire_number"].Set(p.wire.number); err != nil {
+		return fmt.Errorf("name the wire: %w", err)
+	}
+	replacements[shuntMapCounters] = p.counters
+	var objects struct {
+		Member *ebpf.Program `ebpf:"shunt_member"`
+	}
+	if err := spec.LoadAndAssign(&objects, &ebpf.CollectionOptions{MapReplacements: replacements}); err != nil {
+		return fmt.Errorf("load the program of the members: %w", err)
+	}
+	return p.wire.judgeBy(objects.Member)
+}
+
 // programSpec is the objects for a program of the bridge, and its maps.
 func (br *bridge) programSpec(slot uint32) (*ebpf.CollectionSpec, map[string]*ebpf.Map, error) {
 	spec := br.spec.Copy()
@@ -112,6 +128,7 @@ func (br *bridge) programSpec(slot uint32) (*ebpf.CollectionSpec, map[string]*eb
 	}
 	replacements := maps.Clone(br.maps)
 	maps.Copy(replacements, br.changes.maps())
+	maps.Copy(replacements, br.wires.maps)
 	return spec, replacements, nil
 }
 
@@ -149,8 +166,12 @@ func (br *bridge) recordOf(p accel.Port) shuntPort {
 	if p.Flags&accel.FlagLearning != 0 {
 		rec.Flags |= portLearns
 	}
-	if p.HasVLANDevices || br.changes.ofPort(p.Ifindex).vlanDevices {
+	now := br.changes.ofPort(p.Ifindex)
+	if p.HasVLANDevices || now.vlanDevices {
 		rec.Flags |= portVLANDevices
+	}
+	if w := br.ports[p.Ifindex].wire; w != nil {
+		rec.Wire, rec.Live = uint16(w.number), now.live
 	}
 	return rec
 }
@@ -215,7 +236,7 @@ func (br *bridge) coexist(ifindex int) (accel.Reason, error) {
 	if p == nil {
 		return accel.PortUnattached, nil
 	}
-	foreign, err := p.hook.foreign()
+	foreign, err := p.foreign()
 	if errors.Is(err, unix.ENODEV) {
 		return accel.PortUnattached, nil
 	}
@@ -228,14 +249,27 @@ func (br *bridge) coexist(ifindex int) (accel.Reason, error) {
 	return accel.Fast, nil
 }
 
+// foreign says whether other programs mean that the port must be left to the kernel.
+// Of a stable port the fast path skips the egress too.
+func (p *port) foreign() (bool, error) {
+	foreign, err := p.hook.foreign()
+	if foreign || err != nil || p.wire == nil {
+		return foreign, err
+	}
+	return p.wire.out.shared()
+}
+
 // remove takes the program off and removes the port's pins. It works on a port
 // that an earlier daemon attached too.
 func (p *port) remove() error {
 	var errs []error
+	if p.wire != nil {
+		errs = append(errs, p.wire.judgeByNone())
+	}
 	if p.hook != nil {
 		errs = append(errs, p.hook.remove())
 	} else {
-		errs = append(errs, removeFilter(p.ifindex))
+		errs = append(errs, removeFilter(p.place))
 	}
 	if p.program != nil {
 		p.program.Close()

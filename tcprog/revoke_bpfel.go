@@ -47,7 +47,8 @@ type revokeFlow struct {
 	MaxLen           uint32
 	Push             uint16
 	Action           uint16
-	Pad              uint32
+	Wire             uint16
+	Pad              uint16
 }
 
 type revokePort struct {
@@ -59,7 +60,9 @@ type revokePort struct {
 	Pvid    uint16
 	In      uint16
 	Out     uint16
-	Pad     [3]uint16
+	Wire    uint16
+	Pad     [2]uint16
+	Live    uint64
 }
 
 type revokeStation struct {

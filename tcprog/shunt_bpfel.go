@@ -60,15 +60,30 @@ type shuntFlow struct {
 	MaxLen           uint32
 	Push             uint16
 	Action           uint16
-	Pad              uint32
+	Wire             uint16
+	Pad              uint16
+}
+
+type shuntLane struct {
+	_         structs.HostLayout
+	Entered   uint64
+	Left      uint64
+	EnteredNs uint64
 }
 
 type shuntLook struct {
 	_             structs.HostLayout
 	Bridge        uint64
 	Port          uint64
+	Live          uint64
 	BridgeIfindex uint32
 	VlanDevices   uint32
+}
+
+type shuntPair struct {
+	_           structs.HostLayout
+	Source      uint64
+	Destination uint64
 }
 
 type shuntPort struct {
@@ -80,7 +95,9 @@ type shuntPort struct {
 	Pvid    uint16
 	In      uint16
 	Out     uint16
-	Pad     [3]uint16
+	Wire    uint16
+	Pad     [2]uint16
+	Live    uint64
 }
 
 type shuntQuestion struct {
@@ -117,6 +134,14 @@ type shuntWatch struct {
 	Options     uint64
 }
 
+type shuntWire struct {
+	_          structs.HostLayout
+	Members    uint64
+	Generation uint64
+	Port       uint32
+	Marking    uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -125,19 +150,26 @@ const (
 	shuntMapBridge        = "bridge"
 	shuntMapChanges       = "changes"
 	shuntMapCounters      = "counters"
+	shuntMapDelivered     = "delivered"
 	shuntMapFlows         = "flows"
+	shuntMapLanes         = "lanes"
 	shuntMapLooks         = "looks"
 	shuntMapPorts         = "ports"
 	shuntMapQuestions     = "questions"
+	shuntMapSent          = "sent"
 	shuntMapStations      = "stations"
 	shuntMapVlans         = "vlans"
 	shuntMapWatched       = "watched"
+	shuntMapWireCounts    = "wire_counts"
+	shuntMapWires         = "wires"
 	shuntProgShuntExplain = "shunt_explain"
 	shuntProgShuntIngress = "shunt_ingress"
 	shuntProgShuntLook    = "shunt_look"
+	shuntProgShuntMember  = "shunt_member"
 	shuntVarEntriesTraced = "entries_traced"
 	shuntVarRevocation    = "revocation"
 	shuntVarSlot          = "slot"
+	shuntVarWireNumber    = "wire_number"
 )
 
 // loadShunt returns the embedded CollectionSpec for shunt.
@@ -185,23 +217,29 @@ type shuntProgramSpecs struct {
 	ShuntExplain *ebpf.ProgramSpec `ebpf:"shunt_explain"`
 	ShuntIngress *ebpf.ProgramSpec `ebpf:"shunt_ingress"`
 	ShuntLook    *ebpf.ProgramSpec `ebpf:"shunt_look"`
+	ShuntMember  *ebpf.ProgramSpec `ebpf:"shunt_member"`
 }
 
 // shuntMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type shuntMapSpecs struct {
-	Answers   *ebpf.MapSpec `ebpf:"answers"`
-	Bridge    *ebpf.MapSpec `ebpf:"bridge"`
-	Changes   *ebpf.MapSpec `ebpf:"changes"`
-	Counters  *ebpf.MapSpec `ebpf:"counters"`
-	Flows     *ebpf.MapSpec `ebpf:"flows"`
-	Looks     *ebpf.MapSpec `ebpf:"looks"`
-	Ports     *ebpf.MapSpec `ebpf:"ports"`
-	Questions *ebpf.MapSpec `ebpf:"questions"`
-	Stations  *ebpf.MapSpec `ebpf:"stations"`
-	Vlans     *ebpf.MapSpec `ebpf:"vlans"`
-	Watched   *ebpf.MapSpec `ebpf:"watched"`
+	Answers    *ebpf.MapSpec `ebpf:"answers"`
+	Bridge     *ebpf.MapSpec `ebpf:"bridge"`
+	Changes    *ebpf.MapSpec `ebpf:"changes"`
+	Counters   *ebpf.MapSpec `ebpf:"counters"`
+	Delivered  *ebpf.MapSpec `ebpf:"delivered"`
+	Flows      *ebpf.MapSpec `ebpf:"flows"`
+	Lanes      *ebpf.MapSpec `ebpf:"lanes"`
+	Looks      *ebpf.MapSpec `ebpf:"looks"`
+	Ports      *ebpf.MapSpec `ebpf:"ports"`
+	Questions  *ebpf.MapSpec `ebpf:"questions"`
+	Sent       *ebpf.MapSpec `ebpf:"sent"`
+	Stations   *ebpf.MapSpec `ebpf:"stations"`
+	Vlans      *ebpf.MapSpec `ebpf:"vlans"`
+	Watched    *ebpf.MapSpec `ebpf:"watched"`
+	WireCounts *ebpf.MapSpec `ebpf:"wire_counts"`
+	Wires      *ebpf.MapSpec `ebpf:"wires"`
 }
 
 // shuntVariableSpecs contains global variables before they are loaded into the kernel.
@@ -211,6 +249,7 @@ type shuntVariableSpecs struct {
 	EntriesTraced *ebpf.VariableSpec `ebpf:"entries_traced"`
 	Revocation    *ebpf.VariableSpec `ebpf:"revocation"`
 	Slot          *ebpf.VariableSpec `ebpf:"slot"`
+	WireNumber    *ebpf.VariableSpec `ebpf:"wire_number"`
 }
 
 // shuntObjects contains all objects after they have been loaded into the kernel.
@@ -233,17 +272,22 @@ func (o *shuntObjects) Close() error {
 //
 // It can be passed to loadShuntObjects or ebpf.CollectionSpec.LoadAndAssign.
 type shuntMaps struct {
-	Answers   *ebpf.Map `ebpf:"answers"`
-	Bridge    *ebpf.Map `ebpf:"bridge"`
-	Changes   *ebpf.Map `ebpf:"changes"`
-	Counters  *ebpf.Map `ebpf:"counters"`
-	Flows     *ebpf.Map `ebpf:"flows"`
-	Looks     *ebpf.Map `ebpf:"looks"`
-	Ports     *ebpf.Map `ebpf:"ports"`
-	Questions *ebpf.Map `ebpf:"questions"`
-	Stations  *ebpf.Map `ebpf:"stations"`
-	Vlans     *ebpf.Map `ebpf:"vlans"`
-	Watched   *ebpf.Map `ebpf:"watched"`
+	Answers    *ebpf.Map `ebpf:"answers"`
+	Bridge     *ebpf.Map `ebpf:"bridge"`
+	Changes    *ebpf.Map `ebpf:"changes"`
+	Counters   *ebpf.Map `ebpf:"counters"`
+	Delivered  *ebpf.Map `ebpf:"delivered"`
+	Flows      *ebpf.Map `ebpf:"flows"`
+	Lanes      *ebpf.Map `ebpf:"lanes"`
+	Looks      *ebpf.Map `ebpf:"looks"`
+	Ports      *ebpf.Map `ebpf:"ports"`
+	Questions  *ebpf.Map `ebpf:"questions"`
+	Sent       *ebpf.Map `ebpf:"sent"`
+	Stations   *ebpf.Map `ebpf:"stations"`
+	Vlans      *ebpf.Map `ebpf:"vlans"`
+	Watched    *ebpf.Map `ebpf:"watched"`
+	WireCounts *ebpf.Map `ebpf:"wire_counts"`
+	Wires      *ebpf.Map `ebpf:"wires"`
 }
 
 func (m *shuntMaps) Close() error {
@@ -252,13 +296,18 @@ func (m *shuntMaps) Close() error {
 		m.Bridge,
 		m.Changes,
 		m.Counters,
+		m.Delivered,
 		m.Flows,
+		m.Lanes,
 		m.Looks,
 		m.Ports,
 		m.Questions,
+		m.Sent,
 		m.Stations,
 		m.Vlans,
 		m.Watched,
+		m.WireCounts,
+		m.Wires,
 	)
 }
 
@@ -269,6 +318,7 @@ type shuntVariables struct {
 	EntriesTraced *ebpf.Variable `ebpf:"entries_traced"`
 	Revocation    *ebpf.Variable `ebpf:"revocation"`
 	Slot          *ebpf.Variable `ebpf:"slot"`
+	WireNumber    *ebpf.Variable `ebpf:"wire_number"`
 }
 
 // shuntPrograms contains all programs after they have been loaded into the kernel.
@@ -278,6 +328,7 @@ type shuntPrograms struct {
 	ShuntExplain *ebpf.Program `ebpf:"shunt_explain"`
 	ShuntIngress *ebpf.Program `ebpf:"shunt_ingress"`
 	ShuntLook    *ebpf.Program `ebpf:"shunt_look"`
+	ShuntMember  *ebpf.Program `ebpf:"shunt_member"`
 }
 
 func (p *shuntPrograms) Close() error {
@@ -285,6 +336,7 @@ func (p *shuntPrograms) Close() error {
 		p.ShuntExplain,
 		p.ShuntIngress,
 		p.ShuntLook,
+		p.ShuntMember,
 	)
 }
 

@@ -162,7 +162,8 @@ func (l *lab) addPort(br *bridge, p accel.Port) {
 	slot, err := br.slots.next()
 	l.must(err)
 	l.must(l.d.changes.watch(p.Ifindex, false))
-	br.ports[p.Ifindex] = &port{ifindex: p.Ifindex, slot: slot, dir: br.portDir(p.Ifindex), hook: noHook{}}
+	br.ports[p.Ifindex] = br.newPort(p.Ifindex, slot)
+	br.ports[p.Ifindex].hook = noHook{}
 	p.Seen = l.d.Version(p.Ifindex)
 	l.must(l.d.SetPort(testBridge, p))
 }
@@ -183,9 +184,11 @@ func (l *lab) stopRevokers(br *bridge) {
 // noHook stands in for the hook of a port that has no device.
 type noHook struct{}
 
-func (noHook) name() string           { return "none" }
-func (noHook) foreign() (bool, error) { return false, nil }
-func (noHook) remove() error          { return nil }
+func (noHook) name() string                 { return "none" }
+func (noHook) foreign() (bool, error)       { return false, nil }
+func (noHook) shared() (bool, error)        { return false, nil }
+func (noHook) exchange(*ebpf.Program) error { return nil }
+func (noHook) remove() error                { return nil }
 
 func (l *lab) must(err error) {
 	l.t.Helper()
@@ -586,7 +589,7 @@ func TestOldPinsAreRemoved(t *testing.T) {
 func programsOnLoopback(t *testing.T, attach string) int {
 	t.Helper()
 	if attach == "clsact" {
-		filters, err := ingressFilters(loopback)
+		filters, err := filtersAt(place{ifindex: loopback})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -668,13 +671,13 @@ func TestForeignFilterIsLeftAloneAndCloses(t *testing.T) {
 				t.Errorf("an empty qdisc makes the port %s (%v)", r, err)
 			}
 			l.must(addForeignFilter())
-			before, err := ingressFilters(loopback)
+			before, err := filtersAt(place{ifindex: loopback})
 			l.must(err)
 			if r, err := l.d.Coexist(testBridge, loopback); err != nil || r != accel.PortForeignTC {
 				t.Errorf("with a foreign filter the port is %s (%v)", r, err)
 			}
 			l.must(l.d.Stop(t.Context()))
-			after, err := ingressFilters(loopback)
+			after, err := filtersAt(place{ifindex: loopback})
 			l.must(err)
 			foreign := slices.DeleteFunc(before, ours)
 			if !cmp.Equal(foreign, after) || clsactQdiscs(t) != 1 {
@@ -686,7 +689,7 @@ func TestForeignFilterIsLeftAloneAndCloses(t *testing.T) {
 
 // addForeignFilter adds a u32 filter without an action, as an operator might.
 func addForeignFilter() error {
-	filter := filterObject(loopback)
+	filter := filterObject(place{ifindex: loopback})
 	filter.Handle = 0
 	filter.Info = 1<<16 | uint32(htons(unix.ETH_P_ALL))
 	filter.Kind = "u32"
@@ -724,7 +727,7 @@ func TestAttachFailsCleanlyWhereThePortIsGone(t *testing.T) {
 			if err == nil {
 				t.Fatal("a port that does not exist was attached")
 			}
-			if _, err := os.Stat(br.portDir(999)); !os.IsNotExist(err) {
+			if _, err := os.Stat(br.newPort(999, 0).dir); !os.IsNotExist(err) {
 				t.Errorf("pins are left: %v", err)
 			}
 			l.expect(frame(alice, bob), accel.Fast)

@@ -5,15 +5,18 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	tc "github.com/florianl/go-tc"
+	"golang.org/x/sys/unix"
 )
 
 // tcx is the hook of kernels from 6.6 on: a link, pinned, which stays while the
 // programs under it are exchanged.
 type tcx struct {
-	ifindex int
+	place
 	link    link.Link
 	program *ebpf.Program
 }
@@ -22,48 +25,44 @@ var _ hook = (*tcx)(nil)
 
 const linkPin = "link"
 
-// attachTCX puts the program behind all others at the port's tcx ingress.
-func attachTCX(p *port) (hook, error) {
-	path := filepath.Join(p.dir, linkPin)
-	l, err := adoptTCX(path, p)
+// attachTCX puts the program behind all others at the place.
+func attachTCX(at place, program *ebpf.Program) (hook, error) {
+	path := filepath.Join(at.dir, linkPin)
+	l, err := adoptTCX(path, at, program)
 	if err != nil {
-		l, err = newTCX(path, p)
+		l, err = newTCX(path, at, program)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &tcx{ifindex: p.ifindex, link: l, program: p.program}, nil
+	return &tcx{at, l, program}, nil
 }
 
 // adoptTCX exchanges the program under a link that an earlier daemon pinned. A
 // link whose device is gone has ifindex 0.
-func adoptTCX(path string, p *port) (link.Link, error) {
+func adoptTCX(path string, at place, program *ebpf.Program) (link.Link, error) {
+	if !at.hasLink() {
+		return nil, errors.New("no link is pinned that is on this device")
+	}
 	l, err := link.LoadPinnedLink(path, nil)
 	if err != nil {
 		return nil, err
 	}
-	info, err := l.Info()
-	if err == nil && (info.TCX() == nil || int(info.TCX().Ifindex) != p.ifindex) {
-		err = errors.New("the pinned link is not on this port")
-	}
-	if err == nil {
-		err = l.Update(p.program)
-	}
-	if err != nil {
+	if err := l.Update(program); err != nil {
 		l.Close()
 		return nil, err
 	}
 	return l, nil
 }
 
-func newTCX(path string, p *port) (link.Link, error) {
+func newTCX(path string, at place, program *ebpf.Program) (link.Link, error) {
 	if err := removePinnedLink(path); err != nil {
 		return nil, err
 	}
 	l, err := link.AttachTCX(link.TCXOptions{
-		Interface: p.ifindex,
-		Program:   p.program,
-		Attach:    ebpf.AttachTCXIngress,
+		Interface: at.ifindex,
+		Program:   program,
+		Attach:    at.tcxType(),
 		Anchor:    link.Tail(),
 	})
 	if err != nil {
@@ -76,6 +75,24 @@ func newTCX(path string, p *port) (link.Link, error) {
 	return l, nil
 }
 
+// hasLink says whether the link that is pinned for the place is still on its device.
+func (at place) hasLink() bool {
+	l, err := link.LoadPinnedLink(filepath.Join(at.dir, linkPin), nil)
+	if err != nil {
+		return false
+	}
+	defer l.Close()
+	info, err := l.Info()
+	return err == nil && info.TCX() != nil && int(info.TCX().Ifindex) == at.ifindex
+}
+
+func (at place) tcxType() ebpf.AttachType {
+	if at.egress {
+		return ebpf.AttachTCXEgress
+	}
+	return ebpf.AttachTCXIngress
+}
+
 // haveTCX asks the kernel, since a version number says little.
 func haveTCX() bool {
 	const loopback = 1
@@ -85,38 +102,81 @@ func haveTCX() bool {
 
 func (t *tcx) name() string { return "tcx" }
 
+func (t *tcx) exchange(program *ebpf.Program) error {
+	if err := t.link.Update(program); err != nil {
+		return err
+	}
+	t.program = program
+	return nil
+}
+
 // foreign finds clsact filters, which a redirect from tcx would skip, and tcx
 // programs that were put behind this one. Those before it are no matter: they
 // have had their say when it runs.
 func (t *tcx) foreign() (bool, error) {
-	filters, err := ingressFilters(t.ifindex)
+	filters, err := filtersAt(t.place)
 	if err != nil {
 		return false, err
 	}
-	for _, f := range filters {
-		if !ours(f) {
-			return true, nil
-		}
+	if slices.ContainsFunc(filters, func(f tc.Object) bool { return !ours(f) }) {
+		return true, nil
 	}
-	last, err := t.isLast()
-	return !last, err
+	attached, err := t.attached()
+	if err != nil {
+		return false, err
+	}
+	own, err := idOf(t.program)
+	n := len(attached)
+	return n == 0 || attached[n-1] != own, err
 }
 
-func (t *tcx) isLast() (bool, error) {
-	attached, err := link.QueryPrograms(link.QueryOptions{Target: t.ifindex, Attach: ebpf.AttachTCXIngress})
+func (t *tcx) shared() (bool, error) {
+	own, err := idOf(t.program)
 	if err != nil {
 		return false, err
 	}
-	n := len(attached.Programs)
-	if n == 0 {
-		return false, nil
-	}
-	info, err := t.program.Info()
+	return t.hasOthers(map[ebpf.ProgramID]bool{own: true})
+}
+
+// hasOthers says whether there are filters of somebody else at the place, or tcx
+// programs that are not in own.
+func (at place) hasOthers(own map[ebpf.ProgramID]bool) (bool, error) {
+	filters, err := filtersAt(at)
 	if err != nil {
 		return false, err
+	}
+	if slices.ContainsFunc(filters, func(f tc.Object) bool { return !ours(f) }) {
+		return true, nil
+	}
+	attached, err := at.attached()
+	return slices.ContainsFunc(attached, func(id ebpf.ProgramID) bool { return !own[id] }), err
+}
+
+// attached are the programs at the place, in the order in which they run.
+func (at place) attached() (ids []ebpf.ProgramID, err error) {
+	found, err := link.QueryPrograms(link.QueryOptions{Target: at.ifindex, Attach: at.tcxType()})
+	if errors.Is(err, unix.EINVAL) {
+		return nil, nil // a kernel without tcx
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range found.Programs {
+		ids = append(ids, p.ID)
+	}
+	return ids, nil
+}
+
+func idOf(program *ebpf.Program) (ebpf.ProgramID, error) {
+	info, err := program.Info()
+	if err != nil {
+		return 0, err
 	}
 	id, ok := info.ID()
-	return ok && attached.Programs[n-1].ID == id, nil
+	if !ok {
+		return 0, errors.New("the kernel does not tell a program's number")
+	}
+	return id, nil
 }
 
 func (t *tcx) remove() error {

@@ -53,7 +53,9 @@ struct port {
 	__u16 pvid;    /* VLAN of untagged frames; 0: they are dropped */
 	__u16 in;      /* reason why not ingress, FAST if it may be */
 	__u16 out;     /* reason why not egress */
-	__u16 pad[3];
+	__u16 wire;    /* of a stable port: what it sends goes there; 0: none */
+	__u16 pad[2];
+	__u64 live;    /* struct net_bridge_port of a stable port, where it is read live */
 };
 
 /* A port's membership in a VLAN. */
@@ -118,7 +120,8 @@ struct flow {
 	__u32 max_len;
 	__u16 push;	    /* VID */
 	__u16 action;	    /* enum tag_action */
-	__u32 pad;
+	__u16 wire;	    /* that the frames leave by; 0: none */
+	__u16 pad;
 };
 
 struct count {

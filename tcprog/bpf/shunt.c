@@ -6,7 +6,9 @@
  *
  * The way of a frame: class -> flow cache -> (on a miss: VLAN, source station,
  * gate, ports, keepalive, destination station, egress, fill the cache) -> IP
- * header -> MTU -> count -> tag -> redirect.
+ * header -> MTU -> wire -> tag -> count -> redirect. Frames of a stable port are
+ * met at the ingress of its members, and those that are not fast enter the port
+ * from there.
  *
  * The check of the source runs on every port and for every frame that is not
  * cached, whether the fast path is open or not: a station that moved must be
@@ -17,17 +19,24 @@
 #include <linux/if_ether.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
 #include <stdbool.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
 #include "live.h"
 #include "maps.h"
+#include "wire.h"
 
 char __license[] SEC("license") = "Dual BSD/GPL";
 
 /* The slot of the port that this program is loaded for. */
 const volatile __u32 slot = 0;
+
+/* The wire of the stable port of whose member this is the ingress; 0: the program
+ * is at the ingress of the port itself.
+ */
+const volatile __u32 wire_number = 0;
 
 /* Programs at the bridge's tracepoints revoke what moves: see revoke.c. */
 const volatile bool entries_traced = false;
@@ -39,7 +48,6 @@ const volatile __u32 revocation = NETLINK;
 #define PASS_UP (-1) /* TCX_NEXT and TC_ACT_UNSPEC: the next one decides */
 #define MAC_BITS 48
 #define MAC_MASK ((1ULL << MAC_BITS) - 1)
-#define MULTICAST_BIT 1ULL /* of the first byte, in little-endian order */
 
 #define ETH_P_CFM_ 0x8902
 #define VLAN_HLEN_ 4
@@ -170,12 +178,24 @@ static __always_inline struct flow *flow_of(const struct frame *f)
 	return bpf_map_lookup_elem(&flows, &index);
 }
 
-/* The port where the frame came in, as the kernel has it. */
+/* The port where the frame came in, as the kernel has it. A member does not lead to
+ * its stable port: there the daemon's record does. That it is still the port is
+ * seen like everything else of it (fold_port).
+ */
 static __always_inline struct net_bridge_port *live_port(struct __sk_buff *skb)
 {
-	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
+	struct sk_buff *kernel;
+	struct port *p;
+	__u32 key = slot;
 
-	return port_of(kernel->dev);
+	if (!wire_number) {
+		kernel = bpf_cast_to_kern_ctx(skb);
+		return port_of(kernel->dev);
+	}
+	p = bpf_map_lookup_elem(&ports, &key);
+	if (!p || !p->live)
+		return NULL;
+	return CAST(struct net_bridge_port, p->live);
 }
 
 /* The state of the kernel that a flow's decision hangs on, as a number. */
@@ -530,6 +550,7 @@ static __always_inline enum reason decide(struct __sk_buff *skb, struct frame *f
 	flow->max_len = out->max_len;
 	flow->action = tagging.action;
 	flow->push = tagging.push;
+	flow->wire = out->wire;
 	/* A record that changed meanwhile was read half; the place of a station that
 	 * went may be another's by now.
 	 */
@@ -641,53 +662,187 @@ static __always_inline long set_tag(struct __sk_buff *skb, const struct control 
 	return 0;
 }
 
-static __always_inline enum reason verdict(struct __sk_buff *skb, __u32 *ifindex)
+/* Where the frame leaves. Of a wire it is the member that is active now, which no
+ * flow remembers: so the exchange of a member is one store.
+ */
+static __always_inline enum reason resolve(const struct flow *flow, struct wire **w,
+					   __u32 *ifindex)
 {
-	struct control *c;
-	struct flow *flow;
-	enum reason reason;
-	struct frame f = { .slot = slot };
-	__u32 zero = 0;
-
-	if (!parse(skb, &f))
-		return MALFORMED;
-	if (skb->vlan_present) {
-		f.tag_protocol = bpf_ntohs(skb->vlan_proto);
-		f.tag = tag_of(skb->vlan_tci, f.tag_protocol);
-	}
-	key(&f);
-	c = bpf_map_lookup_elem(&bridge, &zero);
-	flow = flow_of(&f);
-	if (!c || !flow)
-		return PORT_UNKNOWN;
-
-	reason = class_of(&f);
-	if (reason != FAST || !valid(skb, flow, &f, c))
-		reason = decide(skb, &f, reason, c, flow, NULL);
-	if (reason == FAST)
-		reason = check_frame(skb, &f, c, flow);
-	if (reason != FAST)
-		return reason;
 	*ifindex = flow->ifindex;
-	if (set_tag(skb, c, flow))
-		return MALFORMED;
-	return FAST;
+	if (!flow->wire)
+		return FAST;
+	*w = wire_of(flow->wire);
+	if (!*w)
+		return NO_MEMBER;
+	*ifindex = active_of(members_of(*w));
+	return *ifindex ? FAST : NO_MEMBER;
 }
 
-SEC("tc")
-int shunt_ingress(struct __sk_buff *skb)
+/* What the frame will be, and how it goes if it goes fast. */
+struct verdict {
+	enum reason reason;
+	__u32 ifindex;	    /* egress device */
+	struct flow *flow;
+	struct control *control;
+	struct wire *wire;  /* that it leaves by; NULL: none */
+};
+
+static __always_inline void judge(struct __sk_buff *skb, struct frame *f, struct verdict *v)
 {
-	__u32 ifindex = 0, len = skb->len;
-	__u32 reason = verdict(skb, &ifindex);
+	__u32 zero = 0;
+
+	v->reason = MALFORMED;
+	if (!parse(skb, f))
+		return;
+	if (skb->vlan_present) {
+		f->tag_protocol = bpf_ntohs(skb->vlan_proto);
+		f->tag = tag_of(skb->vlan_tci, f->tag_protocol);
+	}
+	key(f);
+	v->reason = PORT_UNKNOWN;
+	v->control = bpf_map_lookup_elem(&bridge, &zero);
+	v->flow = flow_of(f);
+	if (!v->control || !v->flow)
+		return;
+	v->reason = class_of(f);
+	if (v->reason != FAST || !valid(skb, v->flow, f, v->control))
+		v->reason = decide(skb, f, v->reason, v->control, v->flow, NULL);
+	if (v->reason == FAST)
+		v->reason = check_frame(skb, f, v->control, v->flow);
+	if (v->reason == FAST)
+		v->reason = resolve(v->flow, &v->wire, &v->ifindex);
+}
+
+/* Makes a frame that is to go fast ready to. */
+static __always_inline enum reason depart(struct __sk_buff *skb, const struct frame *f,
+					  const struct verdict *v)
+{
+	struct pair p;
+
+	if (v->reason != FAST || !v->flow || !v->control)
+		return v->reason;
+	if (v->wire) {
+		p.source = (f->source & MAC_MASK) | (__u64)v->flow->wire << MAC_BITS;
+		p.destination = f->destination & MAC_MASK;
+		note_sent(v->wire, &p);
+	}
+	return set_tag(skb, v->control, v->flow) ? MALFORMED : FAST;
+}
+
+static __always_inline void count(__u32 reason, __u32 len)
+{
 	struct count *n = bpf_map_lookup_elem(&counters, &reason);
 
 	if (n) {
 		n->packets++;
 		n->bytes += len;
 	}
+}
+
+SEC("tc")
+int shunt_ingress(struct __sk_buff *skb)
+{
+	struct frame f = { .slot = slot };
+	struct verdict v = {};
+	enum reason reason;
+	__u32 len = skb->len;
+
+	judge(skb, &f, &v);
+	reason = depart(skb, &f, &v);
+	count(reason, len);
 	if (reason != FAST)
 		return PASS_UP;
-	return bpf_redirect(ifindex, 0);
+	return bpf_redirect(v.ifindex, 0);
+}
+
+/* Our own frames come back where the outside floods them: their source is a
+ * station behind another port, or of this host.
+ */
+static __always_inline bool is_own(struct __sk_buff *skb)
+{
+	struct frame f = { .slot = slot };
+	const struct station *s;
+	struct control *c;
+	__u32 zero = 0, in_slot = slot;
+
+	c = bpf_map_lookup_elem(&bridge, &zero);
+	if (!c || !parse(skb, &f))
+		return false;
+	if (skb->vlan_present) {
+		f.tag_protocol = bpf_ntohs(skb->vlan_proto);
+		f.tag = tag_of(skb->vlan_tci, f.tag_protocol);
+	}
+	if (resolve_vlan(&f, c, bpf_map_lookup_elem(&ports, &in_slot)) != FAST)
+		return false;
+	s = station_of(f.source & MAC_MASK, f.vid);
+	return s && (s->flags & STATION_LOCAL || s->slot != slot);
+}
+
+/* Behind a flip that nobody prepared no pair was marked: then even a station that has
+ * just moved away is not heard before the drain is over.
+ */
+static __always_inline bool may_be_own(const struct wire *w, enum reason reason)
+{
+	if (reason == FAST)
+		return draining_of(members_of(w)) && !*(const volatile __u32 *)&w->marking;
+	return reason == DRAINED;
+}
+
+/* How long a lane must have been quiet for its frames to be taken for lost in the
+ * backlog (net/core/dev.c: enqueue_to_backlog drops what is too much), nanoseconds.
+ */
+#define LANE_QUIET_NS 1000000000ULL
+
+/* Whether a frame of the lane is still on its way to the bridge. */
+static __always_inline bool is_taken(struct lane *l, __u64 now_ns)
+{
+	__u64 entered = *(volatile __u64 *)&l->entered;
+
+	if (*(volatile __u64 *)&l->left >= entered)
+		return false;
+	if (now_ns - l->entered_ns < LANE_QUIET_NS)
+		return true;
+	l->left = entered;
+	return false;
+}
+
+/* At the ingress of a stable port's member: the verdict for a frame of the port, and
+ * for the frames of the slow path the wire into it.
+ */
+SEC("tc")
+int shunt_member(struct __sk_buff *skb)
+{
+	struct frame f = { .slot = slot };
+	struct verdict v = {};
+	struct pair p = {};
+	enum reason reason;
+	struct wire *w = wire_of(wire_number);
+	struct lane *l;
+	__u32 len = skb->len;
+
+	if (!w || !read_pair(skb, wire_number, &p))
+		return TC_ACT_SHOT;
+	l = lane_of(wire_number, &p);
+	if (!l)
+		return TC_ACT_SHOT;
+	reason = arrive(w, skb->ifindex, &p);
+	if (may_be_own(w, reason) && is_own(skb))
+		reason = OWN_RETURNED;
+	if (reason != FAST)
+		count_on_wire(wire_number, reason, len);
+	if (is_dropped(reason))
+		return TC_ACT_SHOT;
+
+	judge(skb, &f, &v);
+	if (v.reason == FAST && is_taken(l, f.now_ns))
+		v.reason = OUT_OF_TURN;
+	reason = depart(skb, &f, &v);
+	count(reason, len);
+	if (reason == FAST)
+		return bpf_redirect(v.ifindex, 0);
+	l->entered_ns = bpf_ktime_get_coarse_ns();
+	__sync_fetch_and_add(&l->entered, 1);
+	return bpf_redirect(w->port, BPF_F_INGRESS);
 }
 
 /* The same verdict for a frame that somebody only asks about: run by
@@ -702,7 +857,8 @@ int shunt_explain(struct __sk_buff *skb)
 	struct control *c;
 	struct flow flow = {};
 	struct frame f = {};
-	__u32 zero = 0;
+	struct wire *w = NULL;
+	__u32 zero = 0, ifindex;
 
 	q = bpf_map_lookup_elem(&questions, &zero);
 	a = bpf_map_lookup_elem(&answers, &zero);
@@ -722,6 +878,8 @@ int shunt_explain(struct __sk_buff *skb)
 	a->reason = decide(skb, &f, class_of(&f), c, &flow, a);
 	if (a->reason == FAST)
 		a->reason = check_frame(skb, &f, c, &flow);
+	if (a->reason == FAST)
+		a->reason = resolve(&flow, &w, &ifindex);
 	a->action = flow.action;
 	a->push = flow.push;
 	return PASS_UP;
@@ -733,6 +891,7 @@ int shunt_explain(struct __sk_buff *skb)
 struct look {
 	__u64 bridge;
 	__u64 port;
+	__u64 live;	      /* as in struct port */
 	__u32 bridge_ifindex; /* 0: the device is no port */
 	__u32 vlan_devices;
 };
@@ -760,6 +919,7 @@ int shunt_look(struct __sk_buff *skb)
 		return PASS_UP;
 	look->bridge = fold_bridge(p->br);
 	look->port = fold_port(p);
+	look->live = WORD(p->dev->rx_handler_data);
 	look->vlan_devices = vlan_devices_of(p->dev);
 	look->bridge_ifindex = p->br->dev->ifindex;
 	return PASS_UP;

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+/* The wires of stable ports. A stable port is a device that stays in its bridge;
+ * its members are the devices outside the bridge that carry its traffic, one of
+ * them active at a time. What the port sends is redirected to the active member,
+ * what arrives on that one goes on as if it had arrived on the port.
+ *
+ * One set of maps serves all wires of a network namespace. They hold without the
+ * daemon. A change of a layout or of a meaning here is a new schema: raise
+ * WireSchema in wires.go.
+ */
+#define MAX_WIRES 256 /* wire 0 is none */
+#define LANES 256
+#define PAIRS 16384
+
+/* The members are ifindexes in one word, so that a flip is one store: the active
+ * one in the low half, the draining one in the high half; 0 is none.
+ */
+struct wire {
+	__u64 members;
+	__u64 generation; /* of the flips; what a pair was marked with before is void */
+	__u32 port;	  /* ifindex of the stable port; 0: the wire is free */
+	__u32 marking;	  /* a flip is prepared or a drain lasts: pairs are marked */
+};
+
+/* What is redirected into a port's ingress goes through a backlog, asynchronously,
+ * and may be overtaken by what is sent straight to another port. A lane holds the
+ * frames of some pairs of addresses: while one of them is on its way, all of them
+ * go that way.
+ */
+struct lane {
+	__u64 entered; /* at the member */
+	__u64 left;    /* at the stable port */
+	__u64 entered_ns;
+};
+
+/* Source and destination of a frame, with the wire's number above the source. */
+struct pair {
+	__u64 source;
+	__u64 destination;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_WIRES);
+	__type(key, __u32);
+	__type(value, struct wire);
+} wires SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_WIRES * LANES);
+	__type(key, __u32);
+	__type(value, struct lane);
+} lanes SEC(".maps");
+
+/* Pairs that the port sent since the flip was prepared, and those that the active
+ * member delivered since the flip, with their generation.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, PAIRS);
+	__type(key, struct pair);
+	__type(value, __u64);
+} sent SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, PAIRS);
+	__type(key, struct pair);
+	__type(value, __u64);
+} delivered SEC(".maps");
+
+/* What the wires' own programs counted, by wire and reason. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MAX_WIRES * NUM_REASONS);
+	__type(key, __u32);
+	__type(value, struct count);
+} wire_counts SEC(".maps");
+
+static __always_inline struct wire *wire_of(__u32 number)
+{
+	return bpf_map_lookup_elem(&wires, &number);
+}
+
+static __always_inline __u64 members_of(const struct wire *w)
+{
+	return *(const volatile __u64 *)&w->members;
+}
+
+static __always_inline __u32 active_of(__u64 members)
+{
+	return members;
+}
+
+static __always_inline __u32 draining_of(__u64 members)
+{
+	return members >> 32;
+}
+
+static __always_inline void count_on_wire(__u32 number, __u32 reason, __u32 len)
+{
+	__u32 key = number * NUM_REASONS + reason;
+	struct count *n = bpf_map_lookup_elem(&wire_counts, &key);
+
+	if (n) {
+		n->packets++;
+		n->bytes += len;
+	}
+}
+
+/* Addresses have their first byte lowest, as in struct flow. */
+static __always_inline bool read_pair(struct __sk_buff *skb, __u32 number, struct pair *p)
+{
+	void *data = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+
+	if (data + ETH_HLEN > end)
+		return false;
+	p->destination = *(__u32 *)data | (__u64)*(__u16 *)(data + 4) << 32;
+	p->source = *(__u32 *)(data + 6) | (__u64)*(__u16 *)(data + 10) << 32 |
+		    (__u64)number << 48;
+	return true;
+}
+
+static __always_inline struct lane *lane_of(__u32 number, const struct pair *p)
+{
+	__u64 h = ((p->source & 0xffffffffffffULL) ^ p->destination * 0x9E3779B97F4A7C15ULL) *
+		  0xD6E8FEB86659FD93ULL;
+	__u32 key = number * LANES + (h >> 56);
+
+	return bpf_map_lookup_elem(&lanes, &key);
+}
+
+/* Marks the pair. Most are marked already: a look costs less than a store. */
+static __always_inline void mark(void *map, const struct pair *p, __u64 generation)
+{
+	__u64 *at = bpf_map_lookup_elem(map, p);
+
+	if (at && *at == generation)
+		return;
+	bpf_map_update_elem(map, p, &generation, BPF_ANY);
+}
+
+static __always_inline bool is_marked(void *map, const struct pair *p, __u64 generation)
+{
+	__u64 *at = bpf_map_lookup_elem(map, p);
+
+	return at && *at == generation;
+}
+
+/* A frame leaves by the wire. What the outside does not know it floods, also to
+ * the group's other members: it is remembered for them.
+ */
+static __always_inline void note_sent(const struct wire *w, const struct pair *p)
+{
+	if (*(const volatile __u32 *)&w->marking)
+		mark(&sent, p, w->generation);
+}
+
+#define MULTICAST_BIT 1ULL /* of the first byte, in little-endian order */
+
+/* What becomes of a frame that arrived on a member: FAST, DRAINED where it is
+ * delivered though the member was left, or the reason for which it is dropped.
+ */
+static __always_inline enum reason arrive(const struct wire *w, __u32 ifindex,
+					  const struct pair *p)
+{
+	__u64 members = members_of(w);
+
+	if (ifindex == active_of(members)) {
+		if (!draining_of(members))
+			return FAST;
+		/* It was flooded to this one before it became active. */
+		if (is_marked(&sent, p, w->generation))
+			return OWN_RETURNED;
+		mark(&delivered, p, w->generation);
+		return FAST;
+	}
+	if (ifindex != draining_of(members))
+		return STANDBY;
+	if (is_marked(&sent, p, w->generation))
+		return OWN_RETURNED;
+	if (p->destination & MULTICAST_BIT || is_marked(&delivered, p, w->generation))
+		return DOUBLED;
+	return DRAINED;
+}
+
+static __always_inline bool is_dropped(enum reason reason)
+{
+	return reason != FAST && reason != DRAINED;
+}

@@ -1,0 +1,489 @@
+package tcprog
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/accel"
+)
+
+// WireSchema is the version of the layout and the meaning of the maps of wires.
+const WireSchema = "w1"
+
+// The sizes in bpf/wire.h.
+const (
+	maxWires = 256
+	lanes    = 256
+)
+
+// wires are the stable ports of a network namespace and their members. Maps and
+// programs are pinned below wires/SCHEMA and stay without the daemon.
+type wires struct {
+	dir   string
+	hook  string // tcx or clsact
+	maps  map[string]*ebpf.Map
+	page  []byte
+	table *[maxWires]shuntWire // the map of wires, mapped
+
+	mu     sync.Mutex // of byPort; a flip waits for nothing else
+	byPort map[int]*wire
+}
+
+// wire is one stable port.
+type wire struct {
+	place
+	number  uint32
+	shared  *shuntWire // in the table
+	out     hook       // at the port's egress
+	sender  *ebpf.Program
+	plain   *ebpf.Program // at the members' ingress while nobody judges there
+	judge   *ebpf.Program // nil while nobody does
+	members map[int]hook
+}
+
+// openWires opens the maps of the namespace's wires. Those wires that an earlier
+// daemon left go on, without a fast path until their ports are attached.
+func openWires(root, hook string) (*wires, error) {
+	spec, err := loadWire()
+	if err != nil {
+		return nil, fmt.Errorf("read the BPF objects: %w", err)
+	}
+	w := &wires{dir: filepath.Join(root, "wires", WireSchema), hook: hook, byPort: make(map[int]*wire)}
+	if w.maps, err = openWireMaps(w.dir, spec); err != nil {
+		return nil, err
+	}
+	m := w.maps[wireMapWires]
+	size := roundUp(int(m.ValueSize())*maxWires, os.Getpagesize())
+	if w.page, err = unix.Mmap(m.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		closeMaps(w.maps)
+		return nil, fmt.Errorf("map the wires: %w", err)
+	}
+	w.table = (*[maxWires]shuntWire)(unsafe.Pointer(&w.page[0]))
+	if err := w.takeOverAll(); err != nil {
+		return nil, errors.Join(err, w.close())
+	}
+	return w, nil
+}
+
+// takeOverAll opens every wire that was left, and clears those whose port is gone.
+func (ws *wires) takeOverAll() error {
+	var errs []error
+	for n := range ws.table {
+		port := int(ws.table[n].Port)
+		if port == 0 {
+			continue
+		}
+		if !ws.isOnPort(uint32(n), port) {
+			errs = append(errs, ws.clear(uint32(n)))
+			continue
+		}
+		_, err := ws.open(port)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// sharedWireMaps are the maps that all wires of a namespace share.
+var sharedWireMaps = []string{wireMapWires, wireMapLanes, wireMapSent, wireMapDelivered, wireMapWireCounts}
+
+func openWireMaps(dir string, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
+	found, err := adoptMaps(dir, sharedWireMaps, spec)
+	if err == nil {
+		return found, nil
+	}
+	if err := removePins(dir); err != nil {
+		return nil, err
+	}
+	return createMaps(dir, sharedWireMaps, spec)
+}
+
+// close lets go of the wires, which stay as they are. Where there are none nothing
+// is left.
+func (ws *wires) close() error {
+	var errs []error
+	for _, w := range ws.byPort {
+		errs = append(errs, w.closePrograms())
+	}
+	isEmpty := true
+	for n := range ws.table {
+		isEmpty = isEmpty && ws.table[n].Port == 0
+	}
+	errs = append(errs, unix.Munmap(ws.page))
+	closeMaps(ws.maps)
+	if isEmpty {
+		errs = append(errs, removePins(ws.dir))
+		removeEmptyParents(filepath.Dir(ws.dir))
+	}
+	return errors.Join(errs...)
+}
+
+// find returns the wire of a stable port; nil of any other.
+func (ws *wires) find(port int) *wire {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	return ws.byPort[port]
+}
+
+func (ws *wires) get(port int) (*wire, error) {
+	if w := ws.find(port); w != nil {
+		return w, nil
+	}
+	return nil, fmt.Errorf("device %d is no stable port", port)
+}
+
+// open puts the wire's program on the port, or takes over what is there.
+func (ws *wires) open(port int) (*wire, error) {
+	if w := ws.find(port); w != nil {
+		return w, nil
+	}
+	number, err := ws.numberOf(port)
+	if err != nil {
+		return nil, err
+	}
+	w := &wire{
+		place: ws.portPlace(number, port), number: number, shared: &ws.table[number],
+		members: make(map[int]hook),
+	}
+	if err := ws.start(w); err != nil {
+		return nil, errors.Join(fmt.Errorf("wire device %d: %w", port, err), w.closePrograms())
+	}
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	ws.byPort[port] = w
+	return w, nil
+}
+
+// numberOf returns the number of the port's wire, or a cleared one. A wire is the
+// port's only while its program is on the port: ifindexes are used again.
+func (ws *wires) numberOf(port int) (uint32, error) {
+	free := uint32(0)
+	for n := uint32(maxWires - 1); n > 0; n-- {
+		switch int(ws.table[n].Port) {
+		case port:
+			if ws.isOnPort(n, port) {
+				return n, nil
+			}
+			free = n
+		case 0:
+			free = n
+		}
+	}
+	if free == 0 {
+		return 0, fmt.Errorf("all %d wires are taken", maxWires-1)
+	}
+	return free, ws.clear(free)
+}
+
+func (ws *wires) isOnPort(number uint32, port int) bool {
+	at := ws.portPlace(number, port)
+	has, err := at.hasFilter(wireFilter)
+	return has && err == nil || at.hasLink()
+}
+
+func (ws *wires) wireDir(number uint32) string {
+	return filepath.Join(ws.dir, fmt.Sprintf("wire-%d", number))
+}
+
+func (ws *wires) portPlace(number uint32, ifindex int) place {
+	return place{ifindex: ifindex, egress: true, wire: true, dir: filepath.Join(ws.wireDir(number), "out")}
+}
+
+func (ws *wires) memberPlace(number uint32, ifindex int) place {
+	dir := filepath.Join(ws.wireDir(number), fmt.Sprintf("member-%d", ifindex))
+	return place{ifindex: ifindex, wire: true, dir: dir}
+}
+
+// leftMembers are the ifindexes of the members that have pins.
+func (ws *wires) leftMembers(number uint32) (ifindexes []int, err error) {
+	dirs, err := filepath.Glob(filepath.Join(ws.wireDir(number), "member-*"))
+	for _, dir := range dirs {
+		var ifindex int
+		if _, err := fmt.Sscanf(filepath.Base(dir), "member-%d", &ifindex); err == nil {
+			ifindexes = append(ifindexes, ifindex)
+		}
+	}
+	return ifindexes, err
+}
+
+// clear makes the number one of a new wire: nothing is left of an earlier one.
+func (ws *wires) clear(number uint32) error {
+	members, err := ws.leftMembers(number)
+	errs := []error{err}
+	for _, ifindex := range members {
+		errs = append(errs, removeFilter(ws.memberPlace(number, ifindex)))
+	}
+	errs = append(errs, removePins(ws.wireDir(number)))
+	ws.table[number] = shuntWire{}
+	zero := make([]shuntCount, ebpf.MustPossibleCPU())
+	for reason := range uint32(accel.NumReasons) {
+		errs = append(errs, ws.maps[wireMapWireCounts].Put(number*accel.NumReasons+reason, zero))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("clear wire %d: %w", number, err)
+	}
+	return nil
+}
+
+// start loads the wire's programs and attaches them to the port and to the members
+// that there were.
+func (ws *wires) start(w *wire) (err error) {
+	if err := ws.load(w); err != nil {
+		return err
+	}
+	if err := makeDir(w.dir); err != nil {
+		return err
+	}
+	w.shared.Port = uint32(w.ifindex)
+	if w.out, err = attachHook(ws.hook, w.place, w.sender); err != nil {
+		return err
+	}
+	left, err := ws.leftMembers(w.number)
+	if err != nil {
+		return err
+	}
+	for _, ifindex := range left {
+		if err := ws.takeOver(w, ifindex); err != nil {
+			return err
+		}
+	}
+	w.forgetAbsent()
+	return nil
+}
+
+// takeOver exchanges the program of a member that an earlier daemon left. One that
+// is gone, or another by now, is forgotten.
+func (ws *wires) takeOver(w *wire, ifindex int) error {
+	at := ws.memberPlace(w.number, ifindex)
+	has, err := at.hasFilter(wireFilter)
+	if err != nil || !has && !at.hasLink() {
+		return removePins(at.dir)
+	}
+	return ws.add(w, ifindex)
+}
+
+// forgetAbsent takes members out of the wire's state that are none.
+func (w *wire) forgetAbsent() {
+	active, draining := w.state()
+	if w.members[active] == nil {
+		active = 0
+	}
+	if w.members[draining] == nil {
+		draining = 0
+	}
+	atomic.StoreUint64(&w.shared.Members, packMembers(active, draining))
+}
+
+// load loads the two programs that make a wire.
+func (ws *wires) load(w *wire) error {
+	var objects struct {
+		Out *ebpf.Program `ebpf:"shunt_wire_out"`
+		In  *ebpf.Program `ebpf:"shunt_wire_in"`
+	}
+	if err := ws.loadInto(w, &objects); err != nil {
+		return err
+	}
+	w.sender, w.plain = objects.Out, objects.In
+	return nil
+}
+
+// loadLeave loads the program for the port's own ingress. Nothing is on its way
+// yet that it will count.
+func (ws *wires) loadLeave(w *wire) (*ebpf.Program, error) {
+	for n := range uint32(lanes) {
+		if err := ws.maps[wireMapLanes].Put(w.number*lanes+n, shuntLane{}); err != nil {
+			return nil, fmt.Errorf("clear the lanes: %w", err)
+		}
+	}
+	var objects struct {
+		Leave *ebpf.Program `ebpf:"shunt_wire_leave"`
+	}
+	return objects.Leave, ws.loadInto(w, &objects)
+}
+
+func (ws *wires) loadInto(w *wire, objects any) error {
+	spec, err := loadWire()
+	if err != nil {
+		return fmt.Errorf("read the BPF objects: %w", err)
+	}
+	if err := spec.Variables["wire_number"].Set(w.number); err != nil {
+		return fmt.Errorf("name the wire: %w", err)
+	}
+	if err := spec.LoadAndAssign(objects, &ebpf.CollectionOptions{MapReplacements: ws.maps}); err != nil {
+		return fmt.Errorf("load the programs of the wire: %w", err)
+	}
+	return nil
+}
+
+// add puts the program on a member.
+func (ws *wires) add(w *wire, ifindex int) error {
+	if w.members[ifindex] != nil {
+		return nil
+	}
+	at := ws.memberPlace(w.number, ifindex)
+	if err := makeDir(at.dir); err != nil {
+		return err
+	}
+	h, err := attachHook(ws.hook, at, w.program())
+	if err != nil {
+		return errors.Join(fmt.Errorf("attach member %d: %w", ifindex, err), removePins(at.dir))
+	}
+	w.members[ifindex] = h
+	return nil
+}
+
+// program is the one for the ingress of members.
+func (w *wire) program() *ebpf.Program {
+	if w.judge != nil {
+		return w.judge
+	}
+	return w.plain
+}
+
+// judgeBy gives all members the program that judges for the port, and takes it.
+func (w *wire) judgeBy(program *ebpf.Program) error {
+	before := w.judge
+	w.judge = program
+	err := w.exchange()
+	if before != nil {
+		err = errors.Join(err, before.Close())
+	}
+	return err
+}
+
+// judgeByNone gives the members the plain program back: every frame of theirs goes
+// to the bridge.
+func (w *wire) judgeByNone() error {
+	if w.judge == nil {
+		return nil
+	}
+	before := w.judge
+	w.judge = nil
+	return errors.Join(w.exchange(), before.Close())
+}
+
+// exchange gives every member the program that is right now. A device that is gone
+// needs none.
+func (w *wire) exchange() error {
+	var errs []error
+	for _, ifindex := range slices.Sorted(maps.Keys(w.members)) {
+		err := w.members[ifindex].exchange(w.program())
+		if err != nil && !isGone(err) {
+			errs = append(errs, fmt.Errorf("exchange the program of member %d: %w", ifindex, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// isGone says whether an error comes of a device that is gone.
+func isGone(err error) bool {
+	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOLINK) || errors.Is(err, unix.ENXIO)
+}
+
+// removeMember takes the program off a member.
+func (ws *wires) removeMember(w *wire, ifindex int) error {
+	h := w.members[ifindex]
+	if h == nil {
+		return nil
+	}
+	if active, draining := w.state(); ifindex == active || ifindex == draining {
+		return fmt.Errorf("member %d carries traffic", ifindex)
+	}
+	delete(w.members, ifindex)
+	err := h.remove()
+	if isGone(err) {
+		err = nil
+	}
+	return errors.Join(err, removePins(ws.memberPlace(w.number, ifindex).dir))
+}
+
+// remove takes the wire's programs off all devices.
+func (ws *wires) remove(w *wire) error {
+	ws.mu.Lock()
+	delete(ws.byPort, w.ifindex)
+	ws.mu.Unlock()
+	atomic.StoreUint64(&w.shared.Members, 0)
+	var errs []error
+	for _, ifindex := range slices.Sorted(maps.Keys(w.members)) {
+		errs = append(errs, ws.removeMember(w, ifindex))
+	}
+	if err := w.out.remove(); !isGone(err) {
+		errs = append(errs, err)
+	}
+	*w.shared = shuntWire{}
+	return errors.Join(append(errs, w.closePrograms(), removePins(filepath.Dir(w.dir)))...)
+}
+
+func (w *wire) closePrograms() error {
+	var errs []error
+	for _, p := range []*ebpf.Program{w.sender, w.plain, w.judge} {
+		if p != nil {
+			errs = append(errs, p.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// state returns the ifindexes of the active and the draining member.
+func (w *wire) state() (active, draining int) {
+	members := atomic.LoadUint64(&w.shared.Members)
+	return int(uint32(members)), int(members >> 32)
+}
+
+// packMembers is struct wire's word of members.
+func packMembers(active, draining int) uint64 { return uint64(uint32(active)) | uint64(draining)<<32 }
+
+// flip makes a member active and the one that was draining, by one store.
+func (w *wire) flip(to int) (from int) {
+	for {
+		before := atomic.LoadUint64(&w.shared.Members)
+		from = int(uint32(before))
+		if from == to || atomic.CompareAndSwapUint64(&w.shared.Members, before, packMembers(to, from)) {
+			return from
+		}
+	}
+}
+
+// endDrain leaves the active member alone.
+func (w *wire) endDrain() {
+	for {
+		before := atomic.LoadUint64(&w.shared.Members)
+		if atomic.CompareAndSwapUint64(&w.shared.Members, before, packMembers(int(uint32(before)), 0)) {
+			atomic.StoreUint32(&w.shared.Marking, 0)
+			return
+		}
+	}
+}
+
+// cutWires takes the fast path off all wires that are left in the namespace and
+// says which there are. Nobody may work on them.
+func cutWires(root string) (kept []string, err error) {
+	if _, err := os.Stat(filepath.Join(root, "wires", WireSchema)); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	hook, err := chooseHook("auto")
+	if err != nil {
+		return nil, err
+	}
+	ws, err := openWires(root, hook)
+	if err != nil {
+		return nil, err
+	}
+	for _, ifindex := range slices.Sorted(maps.Keys(ws.byPort)) {
+		if port, err := net.InterfaceByIndex(ifindex); err == nil {
+			kept = append(kept, "the fast path of stable port "+port.Name+"; its members go on to carry it")
+		}
+	}
+	return kept, ws.close()
+}
