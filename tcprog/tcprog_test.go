@@ -670,7 +670,7 @@ func TestForeignFilterIsLeftAloneAndCloses(t *testing.T) {
 			if r, err := l.d.Coexist(testBridge, loopback); err != nil || r != accel.Fast {
 				t.Errorf("an empty qdisc makes the port %s (%v)", r, err)
 			}
-			l.must(addForeignFilter())
+			l.must(addForeignFilter(place{ifindex: loopback}))
 			before, err := filtersAt(place{ifindex: loopback})
 			l.must(err)
 			if r, err := l.d.Coexist(testBridge, loopback); err != nil || r != accel.PortForeignTC {
@@ -688,8 +688,8 @@ func TestForeignFilterIsLeftAloneAndCloses(t *testing.T) {
 }
 
 // addForeignFilter adds a u32 filter without an action, as an operator might.
-func addForeignFilter() error {
-	filter := filterObject(place{ifindex: loopback})
+func addForeignFilter(at place) error {
+	filter := filterObject(at)
 	filter.Handle = 0
 	filter.Info = 1<<16 | uint32(htons(unix.ETH_P_ALL))
 	filter.Kind = "u32"

@@ -1,0 +1,467 @@
+package tcprog
+
+import (
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	tc "github.com/florianl/go-tc"
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/accel"
+)
+
+// wireLab is a lab whose bridge has a stable port with two members, all of them
+// devices. Alice is behind the loopback port, bob behind the stable one.
+type wireLab struct {
+	*lab
+	uplink, first, second int
+}
+
+func newWireLab(t *testing.T, attach string) *wireLab {
+	t.Helper()
+	l := &wireLab{lab: newLab(t, attach)}
+	l.uplink, l.first, l.second = l.addVeth("uplink"), l.addVeth("m1"), l.addVeth("m2")
+	_, err := l.d.OpenWire(l.uplink)
+	l.must(err)
+	l.must(l.d.AddMember(l.uplink, l.first))
+	l.must(l.d.AddMember(l.uplink, l.second))
+	l.flip(l.first)
+	l.must(l.d.EndDrain(l.uplink))
+	return l
+}
+
+// openBridge makes the bridge with its ports and stations, the gate open.
+func (l *wireLab) openBridge() {
+	l.t.Helper()
+	l.open()
+	p := accel.Port{Name: "uplink", Ifindex: l.uplink, MTU: 1500, Flags: accel.FlagLearning}
+	l.must(l.d.AttachPort(testBridge, p))
+	p.Seen = l.d.Version(l.uplink)
+	l.must(l.d.SetPort(testBridge, p))
+	l.learn(accel.Station{StationKey: key(carol), Port: l.uplink})
+}
+
+// addVeth makes a device and returns its ifindex.
+func (l *wireLab) addVeth(name string) int {
+	l.t.Helper()
+	run(l.t, "ip", "link", "add", name, "up", "type", "veth", "peer", name+"-peer")
+	ifc, err := net.InterfaceByName(name)
+	l.must(err)
+	return ifc.Index
+}
+
+func run(t *testing.T, command ...string) {
+	t.Helper()
+	if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", strings.Join(command, " "), err, out)
+	}
+}
+
+func (l *wireLab) flip(to int) {
+	l.t.Helper()
+	l.must(l.d.PrepareFlip(l.uplink))
+	_, err := l.d.Flip(l.uplink, to)
+	l.must(err)
+}
+
+// The actions of tc programs that are not in use elsewhere (linux/pkt_cls.h).
+const tcShot = 2
+
+// arrive runs the members' program as if the frame had come in on the member, and
+// wants the action and what was counted: on the port, on the wire.
+func (l *wireLab) arrive(member int, data []byte, action int, onPort, onWire accel.Reason) {
+	l.t.Helper()
+	w, err := l.d.wires.get(l.uplink)
+	l.must(err)
+	portBefore, wireBefore := l.portCounts(), l.wireCounts()
+	if got := runAt(l.t, w.program(), member, data); got != action {
+		l.t.Errorf("the program did %d, want %d", got, action)
+	}
+	l.counted("port", portBefore, l.portCounts(), onPort)
+	l.counted("wire", wireBefore, l.wireCounts(), onWire)
+}
+
+// none is no reason at all.
+const none = accel.Reason(accel.NumReasons)
+
+func (l *wireLab) counted(where string, before, after map[accel.Reason]accel.Count, want accel.Reason) {
+	l.t.Helper()
+	var got []string
+	for reason, n := range after {
+		if n.Packets != before[reason].Packets {
+			got = append(got, reason.String())
+		}
+	}
+	var wanted []string
+	if want != none {
+		wanted = []string{want.String()}
+	}
+	if !slices.Equal(got, wanted) {
+		l.t.Errorf("the %s counted %v, want %v", where, got, wanted)
+	}
+}
+
+func (l *wireLab) portCounts() map[accel.Reason]accel.Count {
+	l.t.Helper()
+	br := l.d.bridges[testBridge]
+	if br == nil || br.ports[l.uplink] == nil {
+		return nil
+	}
+	counts, err := br.ports[l.uplink].counts()
+	l.must(err)
+	return counts
+}
+
+func (l *wireLab) wireCounts() map[accel.Reason]accel.Count {
+	l.t.Helper()
+	counts, err := l.d.WireCounts(l.uplink)
+	l.must(err)
+	return counts
+}
+
+func runAt(t *testing.T, program *ebpf.Program, ifindex int, data []byte) int {
+	t.Helper()
+	var context struct { // struct __sk_buff
+		_       [40]byte
+		Ifindex uint32
+		_       [148]byte
+	}
+	context.Ifindex = uint32(ifindex)
+	action, err := program.Run(&ebpf.RunOptions{Data: data, Context: &context})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(int32(action))
+}
+
+// leave tells the wire that the frame came out of the backlog.
+func (l *wireLab) leave(data []byte) {
+	l.t.Helper()
+	if got := runAt(l.t, l.d.bridges[testBridge].ports[l.uplink].program, l.uplink, data); got != passUp {
+		l.t.Errorf("the stable port's program did %d", got)
+	}
+}
+
+// send runs the program at the stable port's egress.
+func (l *wireLab) sendOut(data []byte, action int) {
+	l.t.Helper()
+	w, err := l.d.wires.get(l.uplink)
+	l.must(err)
+	if got := runAt(l.t, w.sender, l.uplink, data); got != action {
+		l.t.Errorf("at the stable port's egress the program did %d, want %d", got, action)
+	}
+}
+
+// Without an accelerated bridge a wire only carries.
+func TestWireCarriesWithoutABridge(t *testing.T) {
+	for _, attach := range []string{"tcx", "clsact"} {
+		t.Run(attach, func(t *testing.T) {
+			l := newWireLab(t, attach)
+			f := frame(carol, alice)
+			l.arrive(l.first, f, tcRedirect, none, none)
+			l.arrive(l.second, f, tcShot, none, accel.Standby)
+			l.sendOut(frame(alice, carol), tcRedirect)
+			l.flip(0)
+			l.must(l.d.EndDrain(l.uplink))
+			l.arrive(l.first, f, tcShot, none, accel.Standby)
+			l.sendOut(frame(alice, carol), tcShot)
+		})
+	}
+}
+
+func TestMemberTakesTheFastPath(t *testing.T) {
+	for _, attach := range []string{"tcx", "clsact"} {
+		t.Run(attach, func(t *testing.T) {
+			l := newWireLab(t, attach)
+			l.openBridge()
+			in, out := frame(carol, alice), frame(alice, carol)
+			l.arrive(l.first, in, tcRedirect, accel.Keepalive, none)
+			l.leave(in)
+			l.arrive(l.first, in, tcRedirect, accel.Fast, none)
+			l.expect(out, accel.Fast)
+			l.arrive(l.first, frame(carol, bob), tcRedirect, accel.Fast, none)
+			l.arrive(l.first, frame(carol, accel.MAC{2, 9}), tcRedirect, accel.DestinationUnknown, none)
+			l.arrive(l.second, in, tcShot, none, accel.Standby)
+
+			l.flip(0)
+			l.expect(out, accel.NoMember)
+			l.flip(l.second)
+			l.must(l.d.EndDrain(l.uplink))
+			l.arrive(l.first, in, tcShot, none, accel.Standby)
+			l.arrive(l.second, in, tcRedirect, accel.Fast, none)
+			l.expect(out, accel.Fast)
+
+			// The bridge is left alone again: the wire stays.
+			l.must(l.d.CloseBridge(testBridge))
+			l.arrive(l.second, in, tcRedirect, none, none)
+		})
+	}
+}
+
+// While a frame is on its way through the backlog, those behind it must not
+// overtake it; others may.
+func TestFramesKeepTheirOrder(t *testing.T) {
+	l := newWireLab(t, "auto")
+	l.openBridge()
+	in := frame(carol, alice)
+	l.arrive(l.first, in, tcRedirect, accel.Keepalive, none)
+	l.arrive(l.first, in, tcRedirect, accel.OutOfTurn, none)
+	l.arrive(l.first, frame(carol, bob), tcRedirect, accel.Fast, none)
+	l.leave(in)
+	l.arrive(l.first, in, tcRedirect, accel.OutOfTurn, none)
+	l.leave(in)
+	l.leave(in)
+	l.arrive(l.first, in, tcRedirect, accel.Fast, none)
+
+	// What enters over one member must not be overtaken over the other either.
+	l.must(l.d.SetGate(testBridge, accel.Gate{Reason: accel.Off}))
+	l.arrive(l.first, in, tcRedirect, accel.Off, none)
+	l.openGate(accel.Gate{Keepalive: time.Hour})
+	l.flip(l.second)
+	l.arrive(l.second, in, tcRedirect, accel.OutOfTurn, none)
+	l.leave(in)
+	l.leave(in)
+	l.arrive(l.second, in, tcRedirect, accel.Fast, none)
+}
+
+// What the backlog dropped never leaves: a lane that has long been quiet is empty.
+func TestALostFrameDoesNotShutItsLane(t *testing.T) {
+	l := newWireLab(t, "auto")
+	l.openBridge()
+	in := frame(carol, alice)
+	l.arrive(l.first, in, tcRedirect, accel.Keepalive, none)
+	w, err := l.d.wires.get(l.uplink)
+	l.must(err)
+	lanesOf := l.d.wires.maps[wireMapLanes]
+	changed := 0
+	for n := range uint32(lanes) {
+		var lane shuntLane
+		l.must(lanesOf.Lookup(w.number*lanes+n, &lane))
+		if lane.Entered != 0 {
+			lane.EnteredNs -= uint64(2 * time.Second)
+			l.must(lanesOf.Put(w.number*lanes+n, lane))
+			changed++
+		}
+	}
+	if changed != 1 {
+		t.Fatalf("%d lanes have a frame, want 1", changed)
+	}
+	l.arrive(l.first, in, tcRedirect, accel.Fast, none)
+}
+
+func TestTheDrainIsAProtocol(t *testing.T) {
+	for name, withBridge := range map[string]bool{"wire alone": false, "fast path": true} {
+		t.Run(name, func(t *testing.T) {
+			l := newWireLab(t, "auto")
+			reason := none
+			if withBridge {
+				l.openBridge()
+				reason = accel.DestinationUnknown
+			}
+			dave, erin := accel.MAC{2, 0, 0, 0, 4, 4}, accel.MAC{2, 0, 0, 0, 5, 5}
+			out := frame(alice, dave)
+			l.must(l.d.PrepareFlip(l.uplink))
+			l.sendOut(out, tcRedirect)
+			_, err := l.d.Flip(l.uplink, l.second)
+			l.must(err)
+
+			// In flight at the flip: delivered, until the target has delivered for
+			// the same two stations.
+			in := frame(carol, dave)
+			l.arrive(l.first, in, tcRedirect, reason, accel.Drained)
+			l.arrive(l.second, in, tcRedirect, reason, none)
+			l.arrive(l.first, in, tcShot, none, accel.Doubled)
+			l.arrive(l.first, frame(erin, dave), tcRedirect, orUnknownSource(reason), accel.Drained)
+			// What goes to all comes over the target.
+			broadcast := accel.MAC{255, 255, 255, 255, 255, 255}
+			l.arrive(l.first, frame(carol, broadcast), tcShot, none, accel.Doubled)
+			// What we sent comes back by neither.
+			l.arrive(l.first, out, tcShot, none, accel.OwnReturned)
+			l.arrive(l.second, out, tcShot, none, accel.OwnReturned)
+			if withBridge {
+				// Not marked, but its source is behind another port, or of the host.
+				l.arrive(l.first, frame(alice, erin), tcShot, none, accel.OwnReturned)
+				l.arrive(l.first, frame(host, erin), tcShot, none, accel.OwnReturned)
+			}
+			l.must(l.d.EndDrain(l.uplink))
+			l.arrive(l.first, in, tcShot, none, accel.Standby)
+		})
+	}
+}
+
+func orUnknownSource(r accel.Reason) accel.Reason {
+	if r == none {
+		return none
+	}
+	return accel.SourceUnknown
+}
+
+// The fast path sends past the stable port's own program: what leaves by it is
+// known again all the same.
+func TestOwnFramesOfTheFastPathAreKnown(t *testing.T) {
+	l := newWireLab(t, "auto")
+	l.openBridge()
+	l.expect(frame(alice, carol), accel.Fast)
+	l.must(l.d.PrepareFlip(l.uplink))
+	l.expect(frame(alice, carol), accel.Fast)
+	_, err := l.d.Flip(l.uplink, l.second)
+	l.must(err)
+	l.arrive(l.second, frame(alice, carol), tcShot, none, accel.OwnReturned)
+}
+
+// A flip that nobody could prepare: nothing was marked, and stations of our own are
+// not heard from outside until the drain is over.
+func TestOwnFramesAfterALoss(t *testing.T) {
+	l := newWireLab(t, "auto")
+	l.openBridge()
+	_, err := l.d.Flip(l.uplink, l.second)
+	l.must(err)
+	l.arrive(l.second, frame(alice, bob), tcShot, none, accel.OwnReturned)
+	l.must(l.d.EndDrain(l.uplink))
+	l.arrive(l.second, frame(alice, bob), tcRedirect, accel.SourceMoved, none)
+}
+
+func TestWireOutlivesItsDaemon(t *testing.T) {
+	for _, attach := range []string{"tcx", "clsact"} {
+		t.Run(attach, func(t *testing.T) {
+			l := newWireLab(t, attach)
+			l.openBridge()
+			l.flip(l.second)
+			before, err := l.d.WireState(l.uplink)
+			l.must(err)
+			l.must(l.d.Stop(t.Context()))
+
+			l.d = l.newDataplane(attach)
+			after, err := l.d.OpenWire(l.uplink)
+			l.must(err)
+			if diff := cmp.Diff(before, after); diff != "" {
+				t.Error(diff)
+			}
+			l.arrive(l.second, frame(carol, alice), tcRedirect, none, none)
+			l.openBridge()
+			l.arrive(l.second, frame(carol, alice), tcRedirect, accel.Keepalive, none)
+
+			l.must(l.d.CloseWire(l.uplink))
+			l.must(l.d.CloseBridge(testBridge))
+			l.nothingIsOn("uplink", "m1", "m2")
+		})
+	}
+}
+
+// A member that is gone, and a port whose number is another's by now, are not taken
+// for what they were.
+func TestWireForgetsWhatIsGone(t *testing.T) {
+	l := newWireLab(t, "auto")
+	l.must(l.d.Stop(t.Context()))
+	run(t, "ip", "link", "del", "m1")
+	run(t, "ip", "link", "add", "m1", "index", "77", "up", "type", "veth", "peer", "m1-peer")
+	l.d = l.newDataplane("auto")
+	state, err := l.d.OpenWire(l.uplink)
+	l.must(err)
+	if want := (accel.WireState{Port: l.uplink, Members: []int{l.second}, Generation: 1}); !cmp.Equal(state, want) {
+		t.Errorf("the wire is %+v, want %+v", state, want)
+	}
+	l.must(l.d.Stop(t.Context()))
+	run(t, "ip", "link", "del", "uplink")
+	l.d = l.newDataplane("auto")
+	if n := len(l.d.wires.byPort); n != 0 {
+		t.Errorf("%d wires are left of a port that is gone", n)
+	}
+	l.nothingIsOn("m2")
+}
+
+func (l *wireLab) nothingIsOn(devices ...string) {
+	l.t.Helper()
+	for _, name := range devices {
+		ifc, err := net.InterfaceByName(name)
+		l.must(err)
+		foreign, err := l.d.Foreign(ifc.Index)
+		l.must(err)
+		has, err := place{ifindex: ifc.Index}.hasFilter(wireFilter)
+		l.must(err)
+		if foreign || has {
+			l.t.Errorf("a program is left on %s", name)
+		}
+	}
+}
+
+// Without a daemon detach leaves the wires, and takes the fast path off them: its
+// tables are true for nothing any more.
+func TestCleanLeavesWires(t *testing.T) {
+	for _, attach := range []string{"auto", "clsact"} {
+		t.Run(attach, func(t *testing.T) {
+			l := newWireLab(t, attach)
+			l.openBridge()
+			l.must(l.d.wires.close())
+			l.d.wires = nil
+			removed, err := new(Dataplane).Clean(t.Context(), l.ns)
+			l.must(err)
+			if !slices.ContainsFunc(removed, func(s string) bool { return strings.Contains(s, "stable port uplink") }) {
+				t.Errorf("removed: %q", removed)
+			}
+			if _, err := os.Stat(l.d.bridges[testBridge].dir); !os.IsNotExist(err) {
+				t.Errorf("the bridge's pins are left: %v", err)
+			}
+			l.d.bridges = nil
+			l.d = l.newDataplane("auto")
+			state, err := l.d.OpenWire(l.uplink)
+			l.must(err)
+			if state.Active != l.first || len(state.Members) != 2 {
+				t.Errorf("the wire is %+v", state)
+			}
+			l.must(l.d.CloseWire(l.uplink))
+		})
+	}
+}
+
+func TestForeignProgramsAreSeen(t *testing.T) {
+	l := newWireLab(t, "auto")
+	l.openBridge()
+	if foreign, err := l.d.Foreign(l.second); foreign || err != nil {
+		t.Errorf("our own program is foreign: %v", err)
+	}
+	reason, err := l.d.Coexist(testBridge, l.uplink)
+	l.must(err)
+	if reason != accel.Fast {
+		t.Errorf("alone on the stable port: %s", reason)
+	}
+	for _, ifindex := range []int{l.second, l.uplink} {
+		err := withTC(func(c *tc.Tc) error { return c.Qdisc().Add(clsactQdisc(ifindex)) })
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			t.Fatal(err)
+		}
+		l.must(addForeignFilter(place{ifindex: ifindex, egress: true}))
+	}
+	if foreign, err := l.d.Foreign(l.second); !foreign || err != nil {
+		t.Errorf("a filter at the egress was not seen: %v", err)
+	}
+	if reason, err = l.d.Coexist(testBridge, l.uplink); err != nil || reason != accel.PortForeignTC {
+		t.Errorf("a filter at the stable port's egress means %s: %v", reason, err)
+	}
+}
+
+func TestMemberThatCarriesIsNotRemoved(t *testing.T) {
+	l := newWireLab(t, "auto")
+	if l.d.RemoveMember(l.uplink, l.first) == nil {
+		t.Error("the active member was removed")
+	}
+	l.flip(l.second)
+	if l.d.RemoveMember(l.uplink, l.first) == nil {
+		t.Error("the draining member was removed")
+	}
+	l.must(l.d.EndDrain(l.uplink))
+	run(t, "ip", "link", "del", "m1")
+	l.must(l.d.RemoveMember(l.uplink, l.first))
+	l.must(l.d.RemoveMember(l.uplink, l.first))
+	if err := l.d.AddMember(l.uplink, 999); err == nil {
+		t.Error("a device that is not there became a member")
+	}
+}
