@@ -20,7 +20,9 @@ type Wires interface {
 	// draining. Removing one that is gone is no error.
 	RemoveMember(port, member int) error
 	// PrepareFlip begins a new generation: from here on the programs remember what
-	// the port sends, so that they know it when the outside floods it back.
+	// the port sends, so that they know it when the outside floods it back. What was
+	// sent before must have come back when the flip is done: leave the outside some
+	// time between the two.
 	PrepareFlip(port int) error
 	// Flip makes a member active (0: none) and the one that was active, draining,
 	// by one store. It returns the one that was.

@@ -202,6 +202,9 @@ func TestMemberTakesTheFastPath(t *testing.T) {
 			// The bridge is left alone again: the wire stays.
 			l.must(l.d.CloseBridge(testBridge))
 			l.arrive(l.second, in, tcRedirect, none, none)
+			if w := l.d.wires.find(l.uplink); w.program() != w.plain {
+				t.Error("the members are judged for a bridge that is closed")
+			}
 		})
 	}
 }
@@ -295,6 +298,20 @@ func TestTheDrainIsAProtocol(t *testing.T) {
 			l.arrive(l.first, in, tcShot, none, accel.Standby)
 		})
 	}
+}
+
+// A flip that is undone: what the target delivered while it was active was delivered
+// once, and what is still in flight there is not held for a copy.
+func TestAFlipThatIsUndoneDrainsToo(t *testing.T) {
+	l := newWireLab(t, "auto")
+	in := frame(carol, alice)
+	l.flip(l.second)
+	l.arrive(l.second, in, tcRedirect, none, none)
+	_, err := l.d.Flip(l.uplink, l.first)
+	l.must(err)
+	l.arrive(l.second, in, tcRedirect, none, accel.Drained)
+	l.arrive(l.first, in, tcRedirect, none, none)
+	l.arrive(l.second, in, tcShot, none, accel.Doubled)
 }
 
 func orUnknownSource(r accel.Reason) accel.Reason {

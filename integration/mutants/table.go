@@ -89,17 +89,17 @@ var mutants = []mutant{
 	},
 	{
 		name: "a foreign filter keeps its qdisc",
-		file: "tcprog/clsact.go", old: "	if errors.Is(err, unix.EEXIST) {\n		return filterName, nil\n", new: "	if errors.Is(err, unix.EEXIST) {\n		return filterNameWithQdisc, nil\n",
+		file: "tcprog/clsact.go", old: "	if errors.Is(err, unix.EEXIST) {\n		return at.filterName(), nil\n", new: "	if errors.Is(err, unix.EEXIST) {\n		return at.filterName() + withQdisc, nil\n",
 		pkg: "./tcprog", run: "TestStopKeepsAForeignQdisc",
 	},
 	{
 		name: "a foreign filter closes the port",
-		file: "tcprog/tcx.go", old: "		if !ours(f) {\n			return true, nil\n", new: "		if !ours(f) {\n			return false, nil\n",
+		file: "tcprog/tcx.go", old: "	filters, err := filtersAt(t.place)\n	if err != nil {\n		return false, err\n	}\n", new: "	var filters []tc.Object\n",
 		pkg: "./tcprog", run: "TestForeignFilterIsLeftAloneAndCloses",
 	},
 	{
 		name: "a program behind ours closes the port",
-		file: "tcprog/tcx.go", old: "	return !last, err\n", new: "	_ = last\n	return false, err\n",
+		file: "tcprog/tcx.go", old: "	return n == 0 || attached[n-1] != own, err\n", new: "	return n == 0 && own == 0, err\n",
 		pkg: "./tcprog", run: "TestProgramBehindOursCloses",
 	},
 	{
@@ -119,12 +119,12 @@ var mutants = []mutant{
 	},
 	{
 		name: "the next daemon takes over what a dead one left",
-		file: "tcprog/maps.go", old: "	maps, err = adoptMaps(dir, spec)\n	if err == nil {\n", new: "	maps, err = adoptMaps(dir, spec)\n	if false {\n",
+		file: "tcprog/maps.go", old: "	maps, err = adoptMaps(dir, sharedMaps, spec)\n	if err == nil {\n", new: "	maps, err = adoptMaps(dir, sharedMaps, spec)\n	if false {\n",
 		pkg: "./integration", run: "TestNothingIsLostWhileShuntComesAndGoes",
 	},
 	{
 		name: "a frame that counts as fast is redirected",
-		file: "tcprog/bpf/shunt.c", old: "	return bpf_redirect(ifindex, 0);\n", new: "	return PASS_UP;\n",
+		file: "tcprog/bpf/shunt.c", old: "	if (reason != FAST)\n		return PASS_UP;\n	return bpf_redirect(v.ifindex, 0);\n", new: "	return PASS_UP;\n",
 		pkg: "./tcprog", run: "TestEveryFrameHasItsReason",
 	},
 	{
@@ -134,7 +134,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "detach leaves no qdisc",
-		file: "tcprog/clsact.go", old: "	if !withQdisc || others > 0 {\n", new: "	if withQdisc = false; !withQdisc || others > 0 {\n",
+		file: "tcprog/clsact.go", old: "	if !hasQdisc || others > 0 {\n", new: "	if hasQdisc = false; !hasQdisc || others > 0 {\n",
 		pkg: "./integration", run: "TestDetachLeavesNothing",
 	},
 	{

@@ -33,7 +33,7 @@ func init() {
 	mutants = append(mutants,
 		mutant{
 			name: "verdict: a VLAN device out of sight counts", file: "tcprog/port.go",
-			old: "p.HasVLANDevices || br.changes.ofPort(p.Ifindex).vlanDevices", new: "p.HasVLANDevices",
+			old: "p.HasVLANDevices || now.vlanDevices", new: "p.HasVLANDevices",
 			pkg: "./tcprog", run: "TestTagOnABridgeWithoutFiltering",
 		},
 		mutant{

@@ -16,7 +16,7 @@ func init() {
 	t("06: the port's state counts", live, "	FOLD(sum, p->state);\n", "", "TestTrap06")
 	t("09: a chain at egress counts", live, "		FOLD(sum, WORD(dev->nf_hooks_egress));\n", "		;\n", "TestTrap09")
 	t("10: a chain at ingress counts", live, "		FOLD(sum, WORD(dev->nf_hooks_ingress));\n", "		;\n", "TestTrap10")
-	t("11: a filter of another's closes the port", "tcprog/tcx.go", "		if !ours(f) {\n			return true, nil\n", "		if !ours(f) {\n			return false, nil\n", "TestTrap11")
+	t("11: a filter of another's closes the port", "tcprog/tcx.go", "	filters, err := filtersAt(t.place)\n	if err != nil {\n		return false, err\n	}\n", "	var filters []tc.Object\n", "TestTrap11")
 	t("12: a source elsewhere takes the bridge", shunt, "	if (s->slot != f->slot) {\n", "	if (0) {\n", "TestTrap12")
 	t("14: the bridge sees every source now and then", shunt, "		return KEEPALIVE;\n", "", "TestTrap14")
 	t("15: a setlink that failed half-way counts", live, "	FOLD(sum, p->flags);\n", "", "TestTrap15")

@@ -161,6 +161,14 @@ static __always_inline void note_sent(const struct wire *w, const struct pair *p
 		mark(&sent, p, w->generation);
 }
 
+/* What a pair is marked with that a member delivered: when the flip is undone, what
+ * the one member delivered is not held against itself.
+ */
+static __always_inline __u64 delivery(const struct wire *w, __u32 ifindex)
+{
+	return w->generation << 32 | ifindex;
+}
+
 #define MULTICAST_BIT 1ULL /* of the first byte, in little-endian order */
 
 /* What becomes of a frame that arrived on a member: FAST, DRAINED where it is
@@ -177,14 +185,15 @@ static __always_inline enum reason arrive(const struct wire *w, __u32 ifindex,
 		/* It was flooded to this one before it became active. */
 		if (is_marked(&sent, p, w->generation))
 			return OWN_RETURNED;
-		mark(&delivered, p, w->generation);
+		mark(&delivered, p, delivery(w, ifindex));
 		return FAST;
 	}
 	if (ifindex != draining_of(members))
 		return STANDBY;
 	if (is_marked(&sent, p, w->generation))
 		return OWN_RETURNED;
-	if (p->destination & MULTICAST_BIT || is_marked(&delivered, p, w->generation))
+	if (p->destination & MULTICAST_BIT ||
+	    is_marked(&delivered, p, delivery(w, active_of(members))))
 		return DOUBLED;
 	return DRAINED;
 }

@@ -1,0 +1,30 @@
+package main
+
+// The guards of wires, held by the data plane's own tests.
+func init() {
+	c := func(name, file, old, new, run string) {
+		mutants = append(mutants, mutant{
+			name: "wire: " + name, file: "tcprog/" + file, old: old, new: new, pkg: "./tcprog", run: run,
+		})
+	}
+	c("a standby member is silent", "bpf/wire.h", "	if (ifindex != draining_of(members))\n		return STANDBY;\n", "", "TestWireCarriesWithoutABridge")
+	c("no member, no frame", "bpf/wire.c", "	if (!to) {\n", "	if (0) {\n", "TestWireCarriesWithoutABridge")
+	c("the active member is asked for with every frame", "bpf/shunt.c", "	*ifindex = active_of(members_of(*w));\n", "", "TestMemberTakesTheFastPath")
+	c("a frame on its way is not overtaken", "bpf/shunt.c", "	if (v.reason == FAST && is_taken(l, f.now_ns))\n		v.reason = OUT_OF_TURN;\n", "	is_taken(l, f.now_ns);\n", "TestFramesKeepTheirOrder")
+	c("what leaves opens its lane", "bpf/wire.c", "		__sync_fetch_and_add(&l->left, 1);\n", "		l->left = l->left;\n", "TestFramesKeepTheirOrder")
+	c("a quiet lane is empty", "bpf/shunt.c", "	l->left = entered;\n	return false;\n", "	return true;\n", "TestALostFrameDoesNotShutItsLane")
+	c("what the target delivered is not doubled", "bpf/wire.h", "	if (p->destination & MULTICAST_BIT ||\n	    is_marked(&delivered, p, delivery(w, active_of(members))))\n", "	if (p->destination & MULTICAST_BIT)\n", "TestTheDrainIsAProtocol")
+	c("what goes to all is not drained", "bpf/wire.h", "p->destination & MULTICAST_BIT ||\n", "0 ||\n", "TestTheDrainIsAProtocol")
+	c("what a member delivered is not held against itself", "bpf/wire.h", "	return w->generation << 32 | ifindex;\n", "	return w->generation << 32;\n", "TestAFlipThatIsUndoneDrainsToo")
+	c("our own do not come back by the member that was left", "bpf/shunt.c", "	return reason == DRAINED;\n", "	return false;\n", "TestTheDrainIsAProtocol")
+	c("our own do not come back by the new member", "bpf/wire.h", "		if (is_marked(&sent, p, w->generation))\n			return OWN_RETURNED;\n		mark", "		mark", "TestTheDrainIsAProtocol")
+	c("the fast path marks what it sends", "bpf/shunt.c", "		note_sent(v->wire, &p);\n", "		(void)p;\n", "TestOwnFramesOfTheFastPathAreKnown")
+	c("after a loss our own are known by the table", "bpf/shunt.c", "		return draining_of(members_of(w)) && !*(const volatile __u32 *)&w->marking;\n", "		return false;\n", "TestOwnFramesAfterALoss")
+	c("a drain that is over delivers nothing", "wires.go", "packMembers(int(uint32(before)), 0)", "before", "TestTheDrainIsAProtocol")
+	c("the fast path leaves the wire with its bridge", "port.go", "		errs = append(errs, p.wire.judgeByNone())\n", "", "TestMemberTakesTheFastPath")
+	c("a member that is gone is not active", "wires.go", "	if w.members[active] == nil {\n		active = 0\n	}\n", "", "TestWireForgetsWhatIsGone")
+	c("a wire is its port's only with its program there", "wires.go", "		if !ws.isOnPort(uint32(n), port) {\n", "		if false {\n", "TestWireForgetsWhatIsGone")
+	c("detach leaves wires", "clean.go", "	kept, err := cutWires(root)\n	errs = append(errs, err)\n", "	var kept []string\n	errs = append(errs, removePins(root))\n", "TestCleanLeavesWires")
+	c("a filter at the stable port's egress counts", "port.go", "	return p.wire.out.shared()\n", "	return false, nil\n", "TestForeignProgramsAreSeen")
+	c("who carries traffic is not removed", "wires.go", "ifindex == active || ifindex == draining", "active < 0 && draining < 0", "TestMemberThatCarriesIsNotRemoved")
+}
