@@ -6,7 +6,8 @@
 // control.go holds its gate, lease and epochs, stations.go its table, port.go
 // its ports, vlans.go their memberships; changes.go notices what the kernel
 // changes, and revoke.go what it deletes; tcx.go and clsact.go are the two hooks;
-// counters.go reads what the programs counted; explain.go asks them about a
+// wires.go makes stable ports and their members one; counters.go reads what the
+// programs counted; explain.go asks them about a
 // frame; clean.go removes all of it.
 //
 // Pins stand under /sys/fs/bpf/shunt/net-INODE/bridge-IFINDEX/SCHEMA, in
