@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/mdlayher/netlink"
 	"github.com/mdlayher/netlink/nlenc"
@@ -44,9 +45,10 @@ const settableFlags = unix.IFA_F_NODAD | unix.IFA_F_OPTIMISTIC | unix.IFA_F_HOME
 // ifaRtPriority is IFA_RT_PRIORITY of if_addr.h.
 const ifaRtPriority = 9
 
-// Addresses returns the device's addresses in the kernel's order, in which they
-// must be added again: of IPv4's in one network the first is the primary. Those
-// that the kernel made itself, link-local and temporary ones, are among them.
+// Addresses returns the device's addresses in the order in which they are to be
+// added elsewhere: of IPv4's in one network the first is the primary, and of IPv6's
+// the kernel lists, and prefers, the last. Those that the kernel made itself,
+// link-local and temporary ones, are among them.
 func (l *Links) Addresses(ifindex int) ([]Address, error) {
 	link, err := l.byIndex(ifindex, rtextFilterSkipStats)
 	if err != nil {
@@ -60,7 +62,7 @@ func (l *Links) Addresses(ifindex int) ([]Address, error) {
 	if err != nil {
 		return nil, failed(err, "list the addresses of device", ifindex)
 	}
-	var found []Address
+	var ipv4, ipv6 []Address
 	for _, m := range messages {
 		owner, a, err := decodeAddress(m.Data)
 		if err != nil || owner != ifindex {
@@ -69,9 +71,14 @@ func (l *Links) Addresses(ifindex int) ([]Address, error) {
 		if a.Label == device.Name {
 			a.Label = ""
 		}
-		found = append(found, a)
+		if a.Prefix.Addr().Is4() {
+			ipv4 = append(ipv4, a)
+		} else {
+			ipv6 = append(ipv6, a)
+		}
 	}
-	return found, nil
+	slices.Reverse(ipv6)
+	return slices.Concat(ipv4, ipv6), nil
 }
 
 // AddAddress gives a device an address. If it is there already it gets the
