@@ -1,7 +1,9 @@
 package announce
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -15,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/accel"
+	"github.com/shunt-dev/shunt/nicswap/links"
 )
 
 // newNamespace puts the test on a thread in a network namespace of its own, which
@@ -56,6 +59,7 @@ func newOutside(t *testing.T) *outside {
 	run(t, fmt.Sprintf("ip link set far netns /proc/%d/fd/%d", os.Getpid(), o.file.Fd()))
 	run(t, "ip link set m1 up")
 	o.run("ip link set far up")
+	awaitRunning(t, "m1")
 	return o
 }
 
@@ -91,12 +95,38 @@ func wire(t *testing.T) (ifindex int, far *socket) {
 	run(t, "ip link add m1 type veth peer name h1")
 	run(t, "ip link set m1 up")
 	run(t, "ip link set h1 up")
+	awaitRunning(t, "m1")
 	far, err := openSocket(device(t, "h1").Index, unix.ETH_P_ALL)
 	must(t, err)
 	t.Cleanup(func() { far.Close() })
 	must(t, unix.SetsockoptInt(int(far.Fd()), unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0))
 	must(t, unix.SetNonblock(int(far.Fd()), true)) // Fd made it blocking
 	return device(t, "m1").Index, far
+}
+
+// awaitRunning waits until what is sent through the device is not dropped.
+func awaitRunning(t *testing.T, name string) {
+	t.Helper()
+	l, err := links.Open()
+	must(t, err)
+	defer l.Close()
+	w, err := l.Subscribe()
+	must(t, err)
+	if now, err := l.ByName(name); err != nil || now.Running {
+		must(t, errors.Join(err, w.Close()))
+		return
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	running := false
+	must(t, w.Run(ctx, func(e links.Event) {
+		if running = running || e.Name == name && e.Running; running {
+			cancel()
+		}
+	}))
+	if !running {
+		t.Fatalf("%s has no carrier", name)
+	}
 }
 
 func device(t *testing.T, name string) *net.Interface {

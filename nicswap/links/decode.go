@@ -100,6 +100,7 @@ func decodeLink(data []byte) (Link, error) {
 		Ifindex:  m.ifindex,
 		Up:       m.flags&unix.IFF_UP != 0,
 		Carrier:  m.flags&unix.IFF_LOWER_UP != 0,
+		Running:  m.flags&unix.IFF_RUNNING != 0,
 		Promisc:  m.flags&unix.IFF_PROMISC != 0,
 		Loopback: m.flags&unix.IFF_LOOPBACK != 0,
 		Ethernet: m.deviceType == unix.ARPHRD_ETHER,

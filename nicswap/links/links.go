@@ -29,11 +29,15 @@ type Link struct {
 	MinMTU, MaxMTU int
 	// Up is the administrative state, Carrier the operational one (IFF_LOWER_UP).
 	Up, Carrier bool
-	Promisc     bool // IFF_PROMISC set by an administrator
-	Master      int  // ifindex; 0: none
-	Lower       int  // IFLA_LINK; 0: none
-	Loopback    bool
-	Ethernet    bool
+	// Running (IFF_RUNNING): the kernel has acted on the carrier. That comes a
+	// little later, and until then it drops in silence what is sent through the
+	// device (net/core/link_watch.c: linkwatch_do_dev).
+	Running  bool
+	Promisc  bool // IFF_PROMISC set by an administrator
+	Master   int  // ifindex; 0: none
+	Lower    int  // IFLA_LINK; 0: none
+	Loopback bool
+	Ethernet bool
 	// MacvlanMode is the mode of a macvlan or macvtap: passthru, bridge ...
 	MacvlanMode string
 }

@@ -54,7 +54,7 @@ func TestPhysical(t *testing.T) {
 	for name, want := range map[string]Link{
 		"link-physical": {
 			Name: "eth0", Ifindex: 4, Physical: true, MAC: accel.MAC{0x02, 0xfc, 0, 0, 0, 1}, MTU: 1400, MinMTU: 68, MaxMTU: 65535,
-			Up: true, Carrier: true, Ethernet: true,
+			Up: true, Carrier: true, Running: true, Ethernet: true,
 		},
 		"link-passthru": { // on a port
 			Name: "m1", Ifindex: 7, Kind: "macvlan", MacvlanMode: "passthru", Lower: 6, MAC: accel.MAC{0x0e, 0xc7, 0xae, 0xcd, 0x52, 0xb0},

@@ -17,9 +17,9 @@ type Event struct {
 	Name    string // as it was then
 	// Gone: the device was deleted, or left the namespace.
 	Gone bool
-	// Up and Carrier are those of Link, as they were then. Events queue up: what
+	// Up, Carrier and Running are those of Link, as they were then. Events queue up: what
 	// counts for long is what [Links.ByIndex] says.
-	Up, Carrier bool
+	Up, Carrier, Running bool
 	// All: events were lost. Everything may have changed, and nothing else is said.
 	All bool
 }
@@ -132,5 +132,6 @@ func decodeEvent(m netlink.Message) Event {
 		Gone:    m.Header.Type == unix.RTM_DELLINK && link.family == unix.AF_UNSPEC,
 		Up:      link.flags&unix.IFF_UP != 0,
 		Carrier: link.flags&unix.IFF_LOWER_UP != 0,
+		Running: link.flags&unix.IFF_RUNNING != 0,
 	}
 }

@@ -48,11 +48,19 @@ func TestWatch(t *testing.T) {
 	v1 := l.named(t, "v1").Ifindex
 	is := func(name string, up, carrier, gone bool) func(Event) bool {
 		want := Event{Ifindex: v1, Name: name, Up: up, Carrier: carrier, Gone: gone}
-		return func(e Event) bool { return e == want }
+		return func(e Event) bool {
+			want.Running = e.Running // which follows later
+			return e == want
+		}
 	}
 	await(t, events, "up without a carrier", is("v1", true, false, false))
 	must(t, l.SetUp(l.named(t, "v2").Ifindex, true))
-	await(t, events, "carrier", is("v1", true, true, false))
+	await(t, events, "carrier, and the kernel acted on it", func(e Event) bool {
+		return e == Event{Ifindex: v1, Name: "v1", Up: true, Carrier: true, Running: true}
+	})
+	if got := l.named(t, "v1"); !got.Running {
+		t.Errorf("it is running, and not: %+v", got)
+	}
 	must(t, l.SetUp(l.named(t, "v2").Ifindex, false))
 	await(t, events, "no carrier", is("v1", true, false, false))
 	must(t, l.SetUp(v1, false))
