@@ -32,6 +32,9 @@ func TestAddressesGoToAnotherDevice(t *testing.T) {
 	v1, v2 := l.named(t, "v1").Ifindex, l.named(t, "v2").Ifindex
 	read, err := l.Addresses(v1)
 	must(t, err)
+	if read[0].Flags != 0 {
+		t.Errorf("the kernel's own flags are kept: %+v", read[0])
+	}
 	text, err := json.Marshal(read)
 	must(t, err)
 	var journalled []Address

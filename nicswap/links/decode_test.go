@@ -115,6 +115,7 @@ func FuzzDecodePort(f *testing.F) {
 func FuzzDecodeVLANs(f *testing.F) {
 	f.Add(vlanMessage(4, vlanEntry(1, 0, vlanInfoPVID|vlanInfoUntagged), vlanEntry(10, 20, 0)))
 	f.Add(vlanMessage(4, vlanEntry(20, 10, vlanInfoUntagged), vlanEntry(4095, 0, 0)))
+	f.Add(vlanMessage(4, vlanEntry(1, 3, vlanInfoPVID)))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var m memberships
 		m.decode(4, data)

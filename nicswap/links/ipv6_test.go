@@ -50,11 +50,15 @@ func TestQuietIPv6WithoutProc(t *testing.T) {
 	run(t, "ip link add v1 type veth peer name v2")
 	run(t, "ip link set v1 up")
 	run(t, "ip link set v2 up")
+	run(t, "ip address add fe80::17/64 dev v1 nodad")
 	must(t, l.QuietIPv6("v1"))
+	if hasLinkLocal(t, l, "v1") {
+		t.Error("it has an address")
+	}
 	run(t, "ip link set v1 down")
 	run(t, "ip link set v1 up")
 	if hasLinkLocal(t, l, "v1") {
-		t.Error("it has an address")
+		t.Error("it has an address again")
 	}
 }
 
