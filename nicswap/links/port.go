@@ -22,7 +22,7 @@ type PortSettings struct {
 	BackupPort string `json:"backup_port,omitempty"`
 	// VLANs are the port's memberships, whether the bridge filters or not; nil
 	// where the kernel has no VLAN filtering.
-	VLANs []VLANs `json:"vlans,omitempty"`
+	VLANs []VLANs `json:"vlans"`
 }
 
 // portOption is an attribute of a bridge port, and its size in bytes.
@@ -120,8 +120,9 @@ func decodePort(data []byte) (options map[string]uint32, backup int, err error) 
 
 // ApplyPortSettings gives a bridge port the settings, as far as they differ from
 // those that it has. Options that s lacks are left alone, and so are the VLANs where
-// s.VLANs is nil. The kernel may do one part of it and refuse another, without undoing the first: so the
-// settings are read again at the end, and the error names all that differ.
+// s.VLANs is nil. The kernel may do one part of it and refuse another, without
+// undoing the first: so the settings are read again at the end, and the error names
+// all that differ.
 func (l *Links) ApplyPortSettings(ifindex int, s PortSettings) error {
 	return failed(l.applyPortSettings(ifindex, s), "set the bridge port's settings of device", ifindex)
 }

@@ -178,3 +178,17 @@ func TestDecodePort(t *testing.T) {
 		t.Errorf("isolated of two bytes is %d", value)
 	}
 }
+
+// TestNoVLANAndNoFilteringDiffer, also when they were journalled: a port that is in
+// no VLAN must not be left in the one that the kernel gives to every port.
+func TestNoVLANAndNoFilteringDiffer(t *testing.T) {
+	for _, s := range []PortSettings{{VLANs: nil}, {VLANs: []VLANs{}}} {
+		text, err := json.Marshal(s)
+		must(t, err)
+		var journalled PortSettings
+		must(t, json.Unmarshal(text, &journalled))
+		if (journalled.VLANs == nil) != (s.VLANs == nil) {
+			t.Errorf("%#v comes back as %#v", s.VLANs, journalled.VLANs)
+		}
+	}
+}
