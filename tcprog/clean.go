@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/shunt-dev/shunt/accel"
 )
@@ -22,7 +23,7 @@ func (d *Dataplane) Clean(_ context.Context, ns accel.Namespace) (removed []stri
 	var errs []error
 	for _, ifc := range interfaces {
 		at := place{ifindex: ifc.Index}
-		had, err := at.hasFilter(portFilter)
+		had, err := at.hasFilter()
 		if err == nil && had {
 			err = removeFilter(at)
 			removed = append(removed, "the cls_bpf filter on "+ifc.Name)
@@ -45,12 +46,7 @@ func (d *Dataplane) Clean(_ context.Context, ns accel.Namespace) (removed []stri
 	return append(removed, kept...), errors.Join(errs...)
 }
 
-func (at place) hasFilter(name string) (bool, error) {
+func (at place) hasFilter() (bool, error) {
 	filters, err := filtersAt(at)
-	for _, f := range filters {
-		if isFilter(f, name) {
-			return true, nil
-		}
-	}
-	return false, err
+	return slices.ContainsFunc(filters, at.has), err
 }

@@ -3,6 +3,7 @@ package tcprog
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -22,7 +23,6 @@ var _ hook = (*clsact)(nil)
 const (
 	// The last priority there is, so that every other filter runs first.
 	filterPriority = 0xffff
-	filterHandle   = 1
 
 	// The filter's name tells whose it is, and whether the qdisc came with it:
 	// that must be known to whoever removes it, also after a crash.
@@ -32,10 +32,19 @@ const (
 )
 
 func (at place) filterName() string {
-	if at.wire {
+	if at.wire != 0 {
 		return wireFilter
 	}
 	return portFilter
+}
+
+// filterHandle is another for every wire: a device that becomes a member may still
+// have the filter of the bridge that it left, which goes later.
+func (at place) filterHandle() uint32 { return 1 + at.wire }
+
+// has says whether the filter is the one of this place.
+func (at place) has(f tc.Object) bool {
+	return isFilter(f, at.filterName()) && f.Handle == at.filterHandle()
 }
 
 // attachClsact adds the filter behind all others at the place, or replaces the one
@@ -60,25 +69,44 @@ func (c *clsact) exchange(program *ebpf.Program) error {
 }
 
 // filterNameFor makes sure of a clsact qdisc and returns the name that says
-// who made it.
+// who made it. Where several filters of shunt share one, all of them say so: the
+// last to go removes it.
 func filterNameFor(at place) (string, error) {
 	filters, err := filtersAt(at)
 	if err != nil {
 		return "", err
 	}
 	for _, f := range filters {
-		if ours(f) {
+		if at.has(f) {
 			return *f.BPF.Name, nil
 		}
 	}
 	err = withTC(func(t *tc.Tc) error { return t.Qdisc().Add(clsactQdisc(at.ifindex)) })
-	if errors.Is(err, unix.EEXIST) {
-		return at.filterName(), nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return "", fmt.Errorf("add the clsact qdisc: %w", err)
 	}
+	isOurs := err == nil
+	if !isOurs {
+		isOurs, err = cameWithOurs(at, filters)
+	}
+	if !isOurs || err != nil {
+		return at.filterName(), err
+	}
 	return at.filterName() + withQdisc, nil
+}
+
+// cameWithOurs says whether the device's qdisc came with a filter of shunt's, in
+// either direction.
+func cameWithOurs(at place, filters []tc.Object) (bool, error) {
+	others, err := filtersAt(at.opposite())
+	return slices.ContainsFunc(append(filters, others...), bringsQdisc), err
+}
+
+func bringsQdisc(f tc.Object) bool { return ours(f) && strings.HasSuffix(*f.BPF.Name, withQdisc) }
+
+func (at place) opposite() place {
+	at.egress = !at.egress
+	return at
 }
 
 func (c *clsact) name() string { return "clsact" }
@@ -95,7 +123,7 @@ func (c *clsact) foreign() (bool, error) {
 		if !ours(f) {
 			return true, nil
 		}
-		found = true
+		found = found || c.has(f)
 	}
 	return !found, nil // somebody removed ours
 }
@@ -104,7 +132,7 @@ func (c *clsact) shared() (bool, error) { return c.hasOthers(nil) }
 
 func (c *clsact) remove() error { return removeFilter(c.place) }
 
-// removeFilter removes shunt's filter from the place, and the qdisc if it came
+// removeFilter removes the place's filter, and the qdisc if it came
 // with it and nobody else uses it by now.
 func removeFilter(at place) error {
 	filters, err := filtersAt(at)
@@ -116,12 +144,11 @@ func removeFilter(at place) error {
 	}
 	others, hasQdisc, found := 0, false, false
 	for _, f := range filters {
-		if !ours(f) {
+		if !at.has(f) {
 			others++
 			continue
 		}
-		found = true
-		hasQdisc = strings.HasSuffix(*f.BPF.Name, withQdisc)
+		found, hasQdisc = true, bringsQdisc(f)
 	}
 	if !found {
 		return nil
@@ -142,9 +169,7 @@ func deleteFilter(at place) error {
 // removeQdisc removes the clsact qdisc unless somebody filters in the other
 // direction.
 func removeQdisc(at place) error {
-	other := at
-	other.egress = !at.egress
-	filters, err := filtersAt(other)
+	filters, err := filtersAt(at.opposite())
 	if err != nil || len(filters) > 0 {
 		return err
 	}
@@ -168,7 +193,7 @@ func filterObject(at place) *tc.Object {
 		Msg: tc.Msg{
 			Family:  unix.AF_UNSPEC,
 			Ifindex: uint32(at.ifindex),
-			Handle:  filterHandle,
+			Handle:  at.filterHandle(),
 			Parent:  at.filterParent(),
 			Info:    filterPriority<<16 | uint32(htons(unix.ETH_P_ALL)),
 		},

@@ -45,7 +45,7 @@ type hook interface {
 type place struct {
 	ifindex int
 	egress  bool
-	wire    bool // for a wire, which stays when the daemon goes
+	wire    uint32 // number of the wire that it serves, which stays when the daemon goes; 0: none
 	dir     string
 }
 

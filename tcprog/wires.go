@@ -188,7 +188,7 @@ func (ws *wires) numberOf(port int) (uint32, error) {
 
 func (ws *wires) isOnPort(number uint32, port int) bool {
 	at := ws.portPlace(number, port)
-	has, err := at.hasFilter(wireFilter)
+	has, err := at.hasFilter()
 	return has && err == nil || at.hasLink()
 }
 
@@ -197,12 +197,12 @@ func (ws *wires) wireDir(number uint32) string {
 }
 
 func (ws *wires) portPlace(number uint32, ifindex int) place {
-	return place{ifindex: ifindex, egress: true, wire: true, dir: filepath.Join(ws.wireDir(number), "out")}
+	return place{ifindex: ifindex, egress: true, wire: number, dir: filepath.Join(ws.wireDir(number), "out")}
 }
 
 func (ws *wires) memberPlace(number uint32, ifindex int) place {
 	dir := filepath.Join(ws.wireDir(number), fmt.Sprintf("member-%d", ifindex))
-	return place{ifindex: ifindex, wire: true, dir: dir}
+	return place{ifindex: ifindex, wire: number, dir: dir}
 }
 
 // leftMembers are the ifindexes of the members that have pins.
@@ -266,7 +266,7 @@ func (ws *wires) start(w *wire) (err error) {
 // is gone, or another by now, is forgotten.
 func (ws *wires) takeOver(w *wire, ifindex int) error {
 	at := ws.memberPlace(w.number, ifindex)
-	has, err := at.hasFilter(wireFilter)
+	has, err := at.hasFilter()
 	if err != nil || !has && !at.hasLink() {
 		return removePins(at.dir)
 	}

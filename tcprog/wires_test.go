@@ -402,9 +402,9 @@ func (l *wireLab) nothingIsOn(devices ...string) {
 		l.must(err)
 		foreign, err := l.d.Foreign(ifc.Index)
 		l.must(err)
-		has, err := place{ifindex: ifc.Index}.hasFilter(wireFilter)
+		filters, err := filtersAt(place{ifindex: ifc.Index})
 		l.must(err)
-		if foreign || has {
+		if foreign || len(filters) != 0 {
 			l.t.Errorf("a program is left on %s", name)
 		}
 	}
@@ -480,5 +480,57 @@ func TestMemberThatCarriesIsNotRemoved(t *testing.T) {
 	l.must(l.d.RemoveMember(l.uplink, l.first))
 	if err := l.d.AddMember(l.uplink, 999); err == nil {
 		t.Error("a device that is not there became a member")
+	}
+}
+
+// A device that becomes a member may still be attached as a port of the bridge that
+// it left: its mirror learns of that later, and takes off what it put there.
+func TestAPortThatBecameAMember(t *testing.T) {
+	for _, attach := range []string{"tcx", "clsact"} {
+		t.Run(attach, func(t *testing.T) {
+			l := newWireLab(t, attach)
+			l.openBridge()
+			nic := l.addVeth("nic")
+			l.must(l.d.AttachPort(testBridge, accel.Port{Name: "nic", Ifindex: nic, MTU: 1500}))
+			l.must(l.d.AddMember(l.uplink, nic))
+			l.must(l.d.DetachPort(testBridge, nic))
+			l.hasProgramOf(nic)
+
+			// The next daemon finds it too.
+			l.must(l.d.Stop(t.Context()))
+			l.d = l.newDataplane(attach)
+			state, err := l.d.WireState(l.uplink)
+			l.must(err)
+			if !slices.Contains(state.Members, nic) {
+				t.Errorf("the members are %v, without %d", state.Members, nic)
+			}
+			l.must(l.d.CloseWire(l.uplink))
+			l.nothingIsOn("uplink", "m1", "m2", "nic")
+			l.hasNoQdisc("uplink", "m1", "m2", "nic")
+		})
+	}
+}
+
+// hasProgramOf wants the wire's program on the member.
+func (l *wireLab) hasProgramOf(member int) {
+	l.t.Helper()
+	w, err := l.d.wires.get(l.uplink)
+	l.must(err)
+	at := l.d.wires.memberPlace(w.number, member)
+	has, err := at.hasFilter()
+	l.must(err)
+	if !has && !at.hasLink() {
+		l.t.Error("no program of the wire is on the member")
+	}
+}
+
+func (l *wireLab) hasNoQdisc(devices ...string) {
+	l.t.Helper()
+	for _, name := range devices {
+		out, err := exec.Command("tc", "qdisc", "show", "dev", name).CombinedOutput()
+		l.must(err)
+		if strings.Contains(string(out), "clsact") {
+			l.t.Errorf("a qdisc is left on %s: %s", name, out)
+		}
 	}
 }
