@@ -250,10 +250,14 @@ func (br *bridge) coexist(ifindex int) (accel.Reason, error) {
 }
 
 // foreign says whether other programs mean that the port must be left to the kernel.
-// Of a stable port the fast path skips the egress too.
+// The fast path skips all that is on a stable port, in both directions: its frames
+// are judged at the members.
 func (p *port) foreign() (bool, error) {
 	foreign, err := p.hook.foreign()
 	if foreign || err != nil || p.wire == nil {
+		return foreign, err
+	}
+	if foreign, err = p.hook.shared(); foreign || err != nil {
 		return foreign, err
 	}
 	return p.wire.out.shared()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	tc "github.com/florianl/go-tc"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -532,5 +533,22 @@ func (l *wireLab) hasNoQdisc(devices ...string) {
 		if strings.Contains(string(out), "clsact") {
 			l.t.Errorf("a qdisc is left on %s: %s", name, out)
 		}
+	}
+}
+
+// A program before ours has had its say on any other port. On a stable one the fast
+// path of the members passes it by.
+func TestAProgramBeforeOursClosesAStablePort(t *testing.T) {
+	l := newWireLab(t, "tcx")
+	l.openBridge()
+	w, err := l.d.wires.get(l.uplink)
+	l.must(err)
+	before, err := link.AttachTCX(link.TCXOptions{
+		Interface: l.uplink, Program: w.plain, Attach: ebpf.AttachTCXIngress, Anchor: link.Head(),
+	})
+	l.must(err)
+	defer before.Close()
+	if r, err := l.d.Coexist(testBridge, l.uplink); err != nil || r != accel.PortForeignTC {
+		t.Errorf("the stable port is %s (%v), want %s", r, err, accel.PortForeignTC)
 	}
 }
