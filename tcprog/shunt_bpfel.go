@@ -69,6 +69,8 @@ type shuntLane struct {
 	Entered   uint64
 	Left      uint64
 	EnteredNs uint64
+	SinceNs   uint64
+	Least     uint64
 }
 
 type shuntLook struct {

@@ -56,6 +56,8 @@ type wireLane struct {
 	Entered   uint64
 	Left      uint64
 	EnteredNs uint64
+	SinceNs   uint64
+	Least     uint64
 }
 
 type wirePair struct {

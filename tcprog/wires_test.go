@@ -242,6 +242,45 @@ func TestALostFrameDoesNotShutItsLane(t *testing.T) {
 	l.openBridge()
 	in := frame(carol, alice)
 	l.arrive(l.first, in, tcRedirect, accel.Keepalive, none)
+	l.changeLane(func(lane *shuntLane) { lane.EnteredNs -= uint64(2 * time.Second) })
+	l.arrive(l.first, in, tcRedirect, accel.Fast, none)
+}
+
+// Nor does one shut it that was lost from a stream that never pauses.
+func TestALostFrameDoesNotShutABusyLane(t *testing.T) {
+	l := newWireLab(t, "auto")
+	l.openBridge()
+	in := frame(carol, alice)
+	l.arrive(l.first, in, tcRedirect, accel.Keepalive, none)
+	l.arrive(l.first, in, tcRedirect, accel.OutOfTurn, none)
+	l.arrive(l.first, in, tcRedirect, accel.OutOfTurn, none)
+	l.leave(in)
+	l.leave(in)
+	l.arrive(l.first, in, tcRedirect, accel.OutOfTurn, none)
+	l.changeLane(func(lane *shuntLane) { lane.SinceNs -= uint64(2 * time.Second) })
+	// One is lost; the last is still on its way.
+	l.arrive(l.first, in, tcRedirect, accel.OutOfTurn, none)
+	l.leave(in)
+	l.leave(in)
+	l.arrive(l.first, in, tcRedirect, accel.Fast, none)
+}
+
+// Another CPU let a frame in after this one looked at the clock.
+func TestALaneIsTakenByWhatEnteredJustNow(t *testing.T) {
+	l := newWireLab(t, "auto")
+	l.openBridge()
+	in := frame(carol, alice)
+	l.arrive(l.first, in, tcRedirect, accel.Keepalive, none)
+	l.changeLane(func(lane *shuntLane) {
+		lane.EnteredNs += uint64(time.Second)
+		lane.SinceNs += uint64(time.Second)
+	})
+	l.arrive(l.first, in, tcRedirect, accel.OutOfTurn, none)
+}
+
+// changeLane changes the one lane that is in use.
+func (l *wireLab) changeLane(change func(*shuntLane)) {
+	l.t.Helper()
 	w, err := l.d.wires.get(l.uplink)
 	l.must(err)
 	lanesOf := l.d.wires.maps[wireMapLanes]
@@ -250,15 +289,14 @@ func TestALostFrameDoesNotShutItsLane(t *testing.T) {
 		var lane shuntLane
 		l.must(lanesOf.Lookup(w.number*lanes+n, &lane))
 		if lane.Entered != 0 {
-			lane.EnteredNs -= uint64(2 * time.Second)
+			change(&lane)
 			l.must(lanesOf.Put(w.number*lanes+n, lane))
 			changed++
 		}
 	}
 	if changed != 1 {
-		t.Fatalf("%d lanes have a frame, want 1", changed)
+		l.t.Fatalf("%d lanes have a frame, want 1", changed)
 	}
-	l.arrive(l.first, in, tcRedirect, accel.Fast, none)
 }
 
 func TestTheDrainIsAProtocol(t *testing.T) {

@@ -788,24 +788,6 @@ static __always_inline bool may_be_own(const struct wire *w, enum reason reason)
 	return reason == DRAINED;
 }
 
-/* How long a lane must have been quiet for its frames to be taken for lost in the
- * backlog (net/core/dev.c: enqueue_to_backlog drops what is too much), nanoseconds.
- */
-#define LANE_QUIET_NS 1000000000ULL
-
-/* Whether a frame of the lane is still on its way to the bridge. */
-static __always_inline bool is_taken(struct lane *l, __u64 now_ns)
-{
-	__u64 entered = *(volatile __u64 *)&l->entered;
-
-	if (*(volatile __u64 *)&l->left >= entered)
-		return false;
-	if (now_ns - l->entered_ns < LANE_QUIET_NS)
-		return true;
-	l->left = entered;
-	return false;
-}
-
 /* At the ingress of a stable port's member: the verdict for a frame of the port, and
  * for the frames of the slow path the wire into it.
  */
@@ -840,8 +822,7 @@ int shunt_member(struct __sk_buff *skb)
 	count(reason, len);
 	if (reason == FAST)
 		return bpf_redirect(v.ifindex, 0);
-	l->entered_ns = bpf_ktime_get_coarse_ns();
-	__sync_fetch_and_add(&l->entered, 1);
+	enter(l, bpf_ktime_get_coarse_ns());
 	return bpf_redirect(w->port, BPF_F_INGRESS);
 }
 

@@ -70,7 +70,7 @@ int shunt_wire_leave(struct __sk_buff *skb)
 	if (!read_pair(skb, wire_number, &p))
 		return PASS_UP;
 	l = lane_of(wire_number, &p);
-	if (l && *(volatile __u64 *)&l->left < *(volatile __u64 *)&l->entered)
-		__sync_fetch_and_add(&l->left, 1);
+	if (l)
+		leave(l);
 	return PASS_UP;
 }

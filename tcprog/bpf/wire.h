@@ -30,9 +30,11 @@ struct wire {
  * go that way.
  */
 struct lane {
-	__u64 entered; /* at the member */
-	__u64 left;    /* at the stable port */
-	__u64 entered_ns;
+	__u64 entered;	  /* at the member */
+	__u64 left;	  /* at the stable port */
+	__u64 entered_ns; /* when the last one did */
+	__u64 since_ns;	  /* since when least counts */
+	__u64 least;	  /* that was ever missing behind a frame that left */
 };
 
 /* Source and destination of a frame, with the wire's number above the source. */
@@ -133,6 +135,72 @@ static __always_inline struct lane *lane_of(__u32 number, const struct pair *p)
 	__u32 key = number * LANES + (h >> 56);
 
 	return bpf_map_lookup_elem(&lanes, &key);
+}
+
+/* How long is long for a lane, nanoseconds: no frame stays in the backlog for as long,
+ * but the backlog drops what is too much (net/core/dev.c: enqueue_to_backlog).
+ */
+#define LANE_LONG_NS 1000000000ULL
+#define NONE_LEFT (~0ULL)
+
+/* Another CPU's time may be later than ours. */
+static __always_inline bool is_long_ago(__u64 then_ns, __u64 now_ns)
+{
+	return (__s64)(now_ns - then_ns) >= (__s64)LANE_LONG_NS;
+}
+
+static __always_inline __u64 missing(const struct lane *l)
+{
+	__u64 entered = *(const volatile __u64 *)&l->entered;
+	__u64 left = *(const volatile __u64 *)&l->left;
+
+	return left < entered ? entered - left : 0;
+}
+
+static __always_inline void enter(struct lane *l, __u64 now_ns)
+{
+	if (!missing(l)) {
+		l->since_ns = now_ns;
+		l->least = NONE_LEFT;
+	}
+	l->entered_ns = now_ns;
+	__sync_fetch_and_add(&l->entered, 1);
+}
+
+static __always_inline void leave(struct lane *l)
+{
+	__u64 n;
+
+	if (!missing(l))
+		return; /* it did not enter by the lane */
+	__sync_fetch_and_add(&l->left, 1);
+	n = missing(l);
+	if (n < *(volatile __u64 *)&l->least)
+		l->least = n;
+}
+
+/* Whether a frame of the lane is still on its way to the bridge. What the backlog
+ * dropped never leaves, and more comes behind it as long as the lane counts as taken:
+ * of a lane that was not empty for long, the least that was missing is lost.
+ */
+static __always_inline bool is_taken(struct lane *l, __u64 now_ns)
+{
+	__u64 lost;
+
+	if (!missing(l))
+		return false;
+	if (is_long_ago(l->entered_ns, now_ns)) {
+		l->left = *(volatile __u64 *)&l->entered;
+		return false;
+	}
+	if (!is_long_ago(l->since_ns, now_ns))
+		return true;
+	l->since_ns = now_ns;
+	lost = __sync_lock_test_and_set(&l->least, NONE_LEFT);
+	if (lost == NONE_LEFT)
+		return true;
+	__sync_fetch_and_add(&l->left, lost);
+	return missing(l);
 }
 
 /* Marks the pair. Most are marked already: a look costs less than a store. */
