@@ -101,20 +101,10 @@ func (br *bridge) forgetUnclaimed() {
 	for ifindex, slot := range br.unclaimed {
 		delete(br.unclaimed, ifindex)
 		p := br.newPort(ifindex, slot)
-		if err := br.forget(p); err != nil {
+		if err := errors.Join(br.clearSlot(p), br.leave(p)); err != nil {
 			br.logger.Warn("could not remove what an earlier shunt left on a port", "ifindex", ifindex, "error", err)
 		}
 	}
-}
-
-// forget removes what an earlier daemon left on a port, unless another bridge has
-// the port by now.
-func (br *bridge) forget(p *port) error {
-	err := br.clearSlot(p)
-	if br.changes.holders[p.ifindex] > 0 {
-		return errors.Join(err, removePins(p.dir))
-	}
-	return errors.Join(err, p.remove())
 }
 
 // close ends the fast path and removes everything of the bridge.

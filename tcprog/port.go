@@ -21,6 +21,7 @@ type port struct {
 	vlans    accel.VLANs // as they were last stored
 	counters *ebpf.Map
 	program  *ebpf.Program
+	judge    *ebpf.Program // of a stable port: what its members got
 	hook     hook
 }
 
@@ -45,7 +46,7 @@ func (br *bridge) attachPort(p accel.Port) error {
 	}
 	if err := br.load(at); err != nil {
 		br.slots.give(slot)
-		return fmt.Errorf("attach port %s: %w", p.Name, errors.Join(err, br.changes.unwatch(at.ifindex), at.remove()))
+		return fmt.Errorf("attach port %s: %w", p.Name, errors.Join(err, br.changes.unwatch(at.ifindex), br.leave(at)))
 	}
 	br.ports[p.Ifindex] = at
 	return br.setPort(p)
@@ -113,6 +114,7 @@ func (br *bridge) loadMembers(p *port) error {
 	if err := spec.LoadAndAssign(&objects, &ebpf.CollectionOptions{MapReplacements: replacements}); err != nil {
 		return fmt.Errorf("load the program of the members: %w", err)
 	}
+	p.judge = objects.Member
 	return p.wire.judgeBy(objects.Member)
 }
 
@@ -225,7 +227,7 @@ func (br *bridge) detachPort(ifindex int) error {
 		return nil
 	}
 	delete(br.ports, ifindex)
-	if err := errors.Join(br.clearSlot(p), br.changes.unwatch(ifindex), p.remove()); err != nil {
+	if err := errors.Join(br.clearSlot(p), br.changes.unwatch(ifindex), br.leave(p)); err != nil {
 		return fmt.Errorf("detach port %d: %w", ifindex, err)
 	}
 	return nil
@@ -263,16 +265,17 @@ func (p *port) foreign() (bool, error) {
 	return p.wire.out.shared()
 }
 
-// remove takes the program off and removes the port's pins. It works on a port
-// that an earlier daemon attached too.
-func (p *port) remove() error {
+// leave takes the program off a port that is not watched for the bridge any more and
+// removes its pins. It works on a port that an earlier daemon attached too. A filter
+// is exchanged in place: where another bridge has the port by now, it is that one's.
+func (br *bridge) leave(p *port) error {
 	var errs []error
 	if p.wire != nil {
-		errs = append(errs, p.wire.judgeByNone())
+		errs = append(errs, p.wire.judgeByNone(p.judge))
 	}
-	if p.hook != nil {
-		errs = append(errs, p.hook.remove())
-	} else {
+	if t, ok := p.hook.(*tcx); ok {
+		errs = append(errs, t.remove())
+	} else if br.changes.holders[p.ifindex] == 0 {
 		errs = append(errs, removeFilter(p.place))
 	}
 	if p.program != nil {

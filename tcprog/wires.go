@@ -362,15 +362,15 @@ func (w *wire) judgeBy(program *ebpf.Program) error {
 	return err
 }
 
-// judgeByNone gives the members the plain program back: every frame of theirs goes
-// to the bridge.
-func (w *wire) judgeByNone() error {
-	if w.judge == nil {
+// judgeByNone gives the members the plain program back, if they are judged by this
+// one: every frame of theirs goes to the bridge. Where the port went to another bridge
+// that one's judges by now.
+func (w *wire) judgeByNone(program *ebpf.Program) error {
+	if program == nil || w.judge != program {
 		return nil
 	}
-	before := w.judge
 	w.judge = nil
-	return errors.Join(w.exchange(), before.Close())
+	return errors.Join(w.exchange(), program.Close())
 }
 
 // exchange gives every member the program that is right now. A device that is gone

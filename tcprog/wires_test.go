@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -588,5 +589,28 @@ func TestAProgramBeforeOursClosesAStablePort(t *testing.T) {
 	defer before.Close()
 	if r, err := l.d.Coexist(testBridge, l.uplink); err != nil || r != accel.PortForeignTC {
 		t.Errorf("the stable port is %s (%v), want %s", r, err, accel.PortForeignTC)
+	}
+}
+
+// The mirror of the bridge that a port left may learn of it after that of the bridge
+// that has it now.
+func TestAStablePortThatGoesToAnotherBridge(t *testing.T) {
+	for _, attach := range []string{"tcx", "clsact"} {
+		t.Run(attach, func(t *testing.T) {
+			const next = testBridge + 1
+			l := newWireLab(t, attach)
+			l.openBridge()
+			run(t, "ip", "link", "add", "name", "br1", "index", strconv.Itoa(next), "type", "bridge")
+			l.must(l.d.OpenBridge(accel.Bridge{Name: "br1", Ifindex: next}))
+			l.must(l.d.AttachPort(next, accel.Port{Name: "uplink", Ifindex: l.uplink, MTU: 1500}))
+			l.must(l.d.DetachPort(testBridge, l.uplink))
+
+			if w := l.d.wires.find(l.uplink); w.program() == w.plain {
+				t.Error("the members are not judged for the bridge that has the port")
+			}
+			if r, err := l.d.Coexist(next, l.uplink); err != nil || r != accel.Fast {
+				t.Errorf("the port is %s in its new bridge: %v", r, err)
+			}
+		})
 	}
 }
