@@ -30,6 +30,7 @@ type Dataplane struct {
 	attach      string // auto, tcx or clsact
 
 	mu      sync.Mutex
+	flips   sync.RWMutex // of wires too: a flip must not wait for mu
 	wires   *wires
 	changes *changes
 	bridges map[int]*bridge // by ifindex
@@ -76,8 +77,15 @@ func (d *Dataplane) Start(context.Context) error {
 	defer d.mu.Unlock()
 	d.attach = hook
 	d.bridges = make(map[int]*bridge)
-	d.wires, err = openWires(pinRoot(d.namespace), hook)
+	ws, err := openWires(pinRoot(d.namespace), hook)
+	d.setWires(ws)
 	return err
+}
+
+func (d *Dataplane) setWires(ws *wires) {
+	d.flips.Lock()
+	defer d.flips.Unlock()
+	d.wires = ws
 }
 
 // Stop closes every bridge that is still open and removes its programs, maps
@@ -94,8 +102,9 @@ func (d *Dataplane) Stop(context.Context) error {
 		d.changes = nil
 	}
 	if d.wires != nil {
-		errs = append(errs, d.wires.close())
-		d.wires = nil
+		ws := d.wires
+		d.setWires(nil)
+		errs = append(errs, ws.close())
 	}
 	return errors.Join(errs...)
 }

@@ -22,6 +22,17 @@ func (d *Dataplane) withWire(port int, f func(*wires, *wire) error) error {
 	return f(d.wires, w)
 }
 
+// flipping runs f on an open wire, beside whatever else the data plane does.
+func (d *Dataplane) flipping(port int, f func(*wires, *wire) error) error {
+	d.flips.RLock()
+	defer d.flips.RUnlock()
+	w, err := d.wires.get(port)
+	if err != nil {
+		return err
+	}
+	return f(d.wires, w)
+}
+
 // OpenWire puts the programs on a stable port, which is not attached as a port of
 // a bridge yet, or takes over those that are there, with members, active one and
 // drain. Members that are gone are forgotten.
@@ -32,6 +43,9 @@ func (d *Dataplane) OpenWire(port int) (accel.WireState, error) {
 		if p := br.ports[port]; p != nil && p.wire == nil {
 			return accel.WireState{}, fmt.Errorf("device %d is a port of bridge %s already, without a wire", port, br.Name)
 		}
+	}
+	if d.wires == nil {
+		return accel.WireState{}, errNoWires
 	}
 	w, err := d.wires.open(port)
 	if err != nil {
@@ -70,33 +84,29 @@ func (d *Dataplane) RemoveMember(port, member int) error {
 // PrepareFlip begins a new generation: from here on the programs remember what the
 // port sends, so that they know it when the outside floods it back.
 func (d *Dataplane) PrepareFlip(port int) error {
-	w, err := d.wires.get(port)
-	if err != nil {
-		return err
-	}
-	atomic.AddUint64(&w.shared.Generation, 1)
-	atomic.StoreUint32(&w.shared.Marking, 1)
-	return nil
+	return d.flipping(port, func(_ *wires, w *wire) error {
+		atomic.AddUint64(&w.shared.Generation, 1)
+		atomic.StoreUint32(&w.shared.Marking, 1)
+		return nil
+	})
 }
 
 // Flip makes a member active (0: none) and the one that was active draining, by one
 // store. It waits for nothing else that the data plane does.
 func (d *Dataplane) Flip(port, to int) (from int, err error) {
-	w, err := d.wires.get(port)
-	if err != nil {
-		return 0, err
-	}
-	return w.flip(to), nil
+	err = d.flipping(port, func(ws *wires, w *wire) error {
+		from, err = ws.flip(w, to)
+		return err
+	})
+	return from, err
 }
 
 // EndDrain ends the drain, or what PrepareFlip began.
 func (d *Dataplane) EndDrain(port int) error {
-	w, err := d.wires.get(port)
-	if err != nil {
-		return err
-	}
-	w.endDrain()
-	return nil
+	return d.flipping(port, func(ws *wires, w *wire) error {
+		ws.endDrain(w)
+		return nil
+	})
 }
 
 // WireState returns how the port is wired now.
@@ -118,15 +128,19 @@ func (w *wire) describe() accel.WireState {
 
 // WireCounts returns what the wire's programs dropped, by reason, and what they
 // delivered from a draining member.
-func (d *Dataplane) WireCounts(port int) (map[accel.Reason]accel.Count, error) {
-	w, err := d.wires.get(port)
-	if err != nil {
-		return nil, err
-	}
+func (d *Dataplane) WireCounts(port int) (counts map[accel.Reason]accel.Count, err error) {
+	err = d.flipping(port, func(ws *wires, w *wire) error {
+		counts, err = ws.counts(w)
+		return err
+	})
+	return counts, err
+}
+
+func (ws *wires) counts(w *wire) (map[accel.Reason]accel.Count, error) {
 	counts := make(map[accel.Reason]accel.Count)
 	for _, reason := range wireReasons {
 		var perCPU []shuntCount
-		if err := d.wires.maps[wireMapWireCounts].Lookup(w.number*accel.NumReasons+uint32(reason), &perCPU); err != nil {
+		if err := ws.maps[wireMapWireCounts].Lookup(w.number*accel.NumReasons+uint32(reason), &perCPU); err != nil {
 			return nil, fmt.Errorf("read the counters of the wire: %w", err)
 		}
 		if sum := sumOf(perCPU); sum.Packets != 0 {
@@ -165,8 +179,10 @@ func (d *Dataplane) ownPrograms() (map[ebpf.ProgramID]bool, error) {
 			programs = append(programs, p.program)
 		}
 	}
-	for _, w := range d.wires.byPort {
-		programs = append(programs, w.sender, w.plain, w.judge)
+	if d.wires != nil {
+		for _, w := range d.wires.byPort {
+			programs = append(programs, w.sender, w.plain, w.judge)
+		}
 	}
 	own := make(map[ebpf.ProgramID]bool)
 	for _, p := range programs {

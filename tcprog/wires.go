@@ -37,7 +37,7 @@ type wires struct {
 	page  []byte
 	table *[maxWires]shuntWire // the map of wires, mapped
 
-	mu     sync.Mutex // of byPort; a flip waits for nothing else
+	mu     sync.Mutex // of byPort and of the wires' members; held for a moment only, since flips wait for it
 	byPort map[int]*wire
 }
 
@@ -136,7 +136,12 @@ func (ws *wires) find(port int) *wire {
 	return ws.byPort[port]
 }
 
+var errNoWires = errors.New("the data plane is not running")
+
 func (ws *wires) get(port int) (*wire, error) {
+	if ws == nil {
+		return nil, errNoWires
+	}
 	if w := ws.find(port); w != nil {
 		return w, nil
 	}
@@ -339,6 +344,8 @@ func (ws *wires) add(w *wire, ifindex int) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("attach member %d: %w", ifindex, err), removePins(at.dir))
 	}
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
 	w.members[ifindex] = h
 	return nil
 }
@@ -393,27 +400,35 @@ func isGone(err error) bool {
 
 // removeMember takes the program off a member.
 func (ws *wires) removeMember(w *wire, ifindex int) error {
-	h := w.members[ifindex]
+	h, err := ws.take(w, ifindex)
 	if h == nil {
-		return nil
+		return err
 	}
-	if active, draining := w.state(); ifindex == active || ifindex == draining {
-		return fmt.Errorf("member %d carries traffic", ifindex)
-	}
-	delete(w.members, ifindex)
-	err := h.remove()
-	if isGone(err) {
+	if err = h.remove(); isGone(err) {
 		err = nil
 	}
 	return errors.Join(err, removePins(ws.memberPlace(w.number, ifindex).dir))
+}
+
+// take takes a member that carries nothing off the list: no flip can make it active
+// from here on.
+func (ws *wires) take(w *wire, ifindex int) (hook, error) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	h := w.members[ifindex]
+	if active, draining := w.state(); h != nil && (ifindex == active || ifindex == draining) {
+		return nil, fmt.Errorf("member %d carries traffic", ifindex)
+	}
+	delete(w.members, ifindex)
+	return h, nil
 }
 
 // remove takes the wire's programs off all devices.
 func (ws *wires) remove(w *wire) error {
 	ws.mu.Lock()
 	delete(ws.byPort, w.ifindex)
-	ws.mu.Unlock()
 	atomic.StoreUint64(&w.shared.Members, 0)
+	ws.mu.Unlock()
 	var errs []error
 	for _, ifindex := range slices.Sorted(maps.Keys(w.members)) {
 		errs = append(errs, ws.removeMember(w, ifindex))
@@ -445,25 +460,27 @@ func (w *wire) state() (active, draining int) {
 func packMembers(active, draining int) uint64 { return uint64(uint32(active)) | uint64(draining)<<32 }
 
 // flip makes a member active and the one that was draining, by one store.
-func (w *wire) flip(to int) (from int) {
-	for {
-		before := atomic.LoadUint64(&w.shared.Members)
-		from = int(uint32(before))
-		if from == to || atomic.CompareAndSwapUint64(&w.shared.Members, before, packMembers(to, from)) {
-			return from
-		}
+func (ws *wires) flip(w *wire, to int) (from int, err error) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if ws.byPort[w.ifindex] != w || to != 0 && w.members[to] == nil {
+		return 0, fmt.Errorf("device %d is no member of stable port %d", to, w.ifindex)
 	}
+	from, _ = w.state()
+	if from == to {
+		return from, nil
+	}
+	atomic.StoreUint64(&w.shared.Members, packMembers(to, from))
+	return from, nil
 }
 
 // endDrain leaves the active member alone.
-func (w *wire) endDrain() {
-	for {
-		before := atomic.LoadUint64(&w.shared.Members)
-		if atomic.CompareAndSwapUint64(&w.shared.Members, before, packMembers(int(uint32(before)), 0)) {
-			atomic.StoreUint32(&w.shared.Marking, 0)
-			return
-		}
-	}
+func (ws *wires) endDrain(w *wire) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	active, _ := w.state()
+	atomic.StoreUint64(&w.shared.Members, packMembers(active, 0))
+	atomic.StoreUint32(&w.shared.Marking, 0)
 }
 
 // cutWires takes the fast path off all wires that are left in the namespace and

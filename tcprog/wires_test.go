@@ -614,3 +614,45 @@ func TestAStablePortThatGoesToAnotherBridge(t *testing.T) {
 		})
 	}
 }
+
+func TestOnlyMembersBecomeActive(t *testing.T) {
+	l := newWireLab(t, "auto")
+	stranger := l.addVeth("stranger")
+	if _, err := l.d.Flip(l.uplink, stranger); err == nil {
+		t.Error("a device that is no member became active")
+	}
+	l.must(l.d.RemoveMember(l.uplink, l.second))
+	if _, err := l.d.Flip(l.uplink, l.second); err == nil {
+		t.Error("a member that was removed became active")
+	}
+	state, err := l.d.WireState(l.uplink)
+	l.must(err)
+	if state.Active != l.first || state.Draining != 0 {
+		t.Errorf("the wire is %+v", state)
+	}
+}
+
+// Whoever asks too early or too late gets an error.
+func TestWiresOfADataplaneThatDoesNotRun(t *testing.T) {
+	l := newWireLab(t, "auto")
+	l.must(l.d.Stop(t.Context()))
+	for when, d := range map[string]*Dataplane{"before Start": new(Dataplane), "after Stop": l.d} {
+		_, open := d.OpenWire(l.uplink)
+		_, flip := d.Flip(l.uplink, l.first)
+		_, state := d.WireState(l.uplink)
+		_, counts := d.WireCounts(l.uplink)
+		for what, err := range map[string]error{
+			"OpenWire": open, "Flip": flip, "WireState": state, "WireCounts": counts,
+			"CloseWire": d.CloseWire(l.uplink), "AddMember": d.AddMember(l.uplink, l.first),
+			"RemoveMember": d.RemoveMember(l.uplink, l.first),
+			"PrepareFlip":  d.PrepareFlip(l.uplink), "EndDrain": d.EndDrain(l.uplink),
+		} {
+			if err == nil {
+				t.Errorf("%s %s is no error", what, when)
+			}
+		}
+		if _, err := d.Foreign(l.first); err != nil {
+			t.Errorf("Foreign %s: %v", when, err)
+		}
+	}
+}
