@@ -278,7 +278,8 @@ func (ws *wires) takeOver(w *wire, ifindex int) error {
 	return ws.add(w, ifindex)
 }
 
-// forgetAbsent takes members out of the wire's state that are none.
+// forgetAbsent takes members out of the wire's state that are none. A flip that an
+// earlier daemon prepared and did not do is none either.
 func (w *wire) forgetAbsent() {
 	active, draining := w.state()
 	if w.members[active] == nil {
@@ -288,6 +289,9 @@ func (w *wire) forgetAbsent() {
 		draining = 0
 	}
 	atomic.StoreUint64(&w.shared.Members, packMembers(active, draining))
+	if draining == 0 {
+		atomic.StoreUint32(&w.shared.Marking, 0)
+	}
 }
 
 // load loads the two programs that make a wire.
@@ -459,18 +463,28 @@ func (w *wire) state() (active, draining int) {
 // packMembers is struct wire's word of members.
 func packMembers(active, draining int) uint64 { return uint64(uint32(active)) | uint64(draining)<<32 }
 
-// flip makes a member active and the one that was draining, by one store.
+// flip makes a member active and the one that was draining, by one store. Where none
+// was active, the one that is draining goes on to: what was sent over it may come back.
+// Marks of an earlier flip mean nothing for one that nobody prepared.
 func (ws *wires) flip(w *wire, to int) (from int, err error) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	if ws.byPort[w.ifindex] != w || to != 0 && w.members[to] == nil {
 		return 0, fmt.Errorf("device %d is no member of stable port %d", to, w.ifindex)
 	}
-	from, _ = w.state()
+	from, draining := w.state()
 	if from == to {
 		return from, nil
 	}
-	atomic.StoreUint64(&w.shared.Members, packMembers(to, from))
+	if atomic.LoadUint32(&w.shared.Marking) == 0 {
+		atomic.AddUint64(&w.shared.Generation, 1)
+	}
+	if from != 0 {
+		draining = from
+	} else if draining == to {
+		draining = 0
+	}
+	atomic.StoreUint64(&w.shared.Members, packMembers(to, draining))
 	return from, nil
 }
 

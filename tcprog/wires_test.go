@@ -615,6 +615,32 @@ func TestAStablePortThatGoesToAnotherBridge(t *testing.T) {
 	}
 }
 
+// What a station of ours sent in an earlier swap says nothing about it when a member
+// is lost much later: it may be outside by then.
+func TestMarksOfAnEarlierFlipAreVoid(t *testing.T) {
+	l := newWireLab(t, "auto")
+	l.must(l.d.PrepareFlip(l.uplink))
+	l.sendOut(frame(bob, carol), tcRedirect)
+	_, err := l.d.Flip(l.uplink, l.second)
+	l.must(err)
+	l.must(l.d.EndDrain(l.uplink))
+	_, err = l.d.Flip(l.uplink, l.first)
+	l.must(err)
+	l.arrive(l.first, frame(bob, carol), tcRedirect, none, none)
+}
+
+// The outside floods what the lost member sent last also when another takes over in
+// two steps.
+func TestOwnFramesAfterAMomentWithoutAMember(t *testing.T) {
+	l := newWireLab(t, "auto")
+	l.openBridge()
+	for _, to := range []int{0, l.second} {
+		_, err := l.d.Flip(l.uplink, to)
+		l.must(err)
+	}
+	l.arrive(l.second, frame(alice, bob), tcShot, none, accel.OwnReturned)
+}
+
 func TestOnlyMembersBecomeActive(t *testing.T) {
 	l := newWireLab(t, "auto")
 	stranger := l.addVeth("stranger")

@@ -27,6 +27,8 @@ func init() {
 	c("the fast path of another bridge is left alone", "wires.go", "	if program == nil || w.judge != program {\n", "	if program == nil {\n", "TestAStablePortThatGoesToAnotherBridge")
 	c("a program before ours closes a stable port", "port.go", "	if foreign, err = p.hook.shared(); foreign || err != nil {\n		return foreign, err\n	}\n", "", "TestAProgramBeforeOursClosesAStablePort")
 	c("only members become active", "wires.go", " || to != 0 && w.members[to] == nil {\n", " {\n", "TestOnlyMembersBecomeActive")
+	c("marks of an earlier flip are void", "wires.go", "		atomic.AddUint64(&w.shared.Generation, 1)\n", "", "TestMarksOfAnEarlierFlipAreVoid")
+	c("a drain outlasts a moment without a member", "wires.go", "	if from != 0 {\n		draining = from\n", "	if true {\n		draining = from\n", "TestOwnFramesAfterAMomentWithoutAMember")
 	c("a member that is gone is not active", "wires.go", "	if w.members[active] == nil {\n		active = 0\n	}\n", "", "TestWireForgetsWhatIsGone")
 	c("a wire is its port's only with its program there", "wires.go", "		if !ws.isOnPort(uint32(n), port) {\n", "		if false {\n", "TestWireForgetsWhatIsGone")
 	c("detach leaves wires", "clean.go", "	kept, err := cutWires(root)\n	errs = append(errs, err)\n", "	var kept []string\n	errs = append(errs, removePins(root))\n", "TestCleanLeavesWires")
