@@ -85,11 +85,14 @@ func (ws *wires) takeOverAll() error {
 		if port == 0 {
 			continue
 		}
-		if !ws.isOnPort(uint32(n), port) {
-			errs = append(errs, ws.clear(uint32(n)))
-			continue
+		isLeft, err := ws.portPlace(uint32(n), port).hasProgram()
+		switch {
+		case err != nil:
+		case isLeft:
+			_, err = ws.open(port)
+		default:
+			err = ws.clear(uint32(n))
 		}
-		_, err := ws.open(port)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
@@ -102,6 +105,9 @@ func openWireMaps(dir string, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, 
 	found, err := adoptMaps(dir, sharedWireMaps, spec)
 	if err == nil {
 		return found, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ebpf.ErrMapIncompatible) {
+		return nil, fmt.Errorf("open the maps of the wires, on which traffic hangs: %w", err)
 	}
 	if err := removePins(dir); err != nil {
 		return nil, err
@@ -153,7 +159,7 @@ func (ws *wires) open(port int) (*wire, error) {
 	if w := ws.find(port); w != nil {
 		return w, nil
 	}
-	number, err := ws.numberOf(port)
+	number, isLeft, err := ws.numberOf(port)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +168,11 @@ func (ws *wires) open(port int) (*wire, error) {
 		members: make(map[int]hook),
 	}
 	if err := ws.start(w); err != nil {
-		return nil, errors.Join(fmt.Errorf("wire device %d: %w", port, err), w.closePrograms())
+		err = errors.Join(fmt.Errorf("wire device %d: %w", port, err), w.closePrograms())
+		if !isLeft {
+			err = errors.Join(err, ws.clear(number))
+		}
+		return nil, err
 	}
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -170,15 +180,17 @@ func (ws *wires) open(port int) (*wire, error) {
 	return w, nil
 }
 
-// numberOf returns the number of the port's wire, or a cleared one. A wire is the
-// port's only while its program is on the port: ifindexes are used again.
-func (ws *wires) numberOf(port int) (uint32, error) {
+// numberOf returns the number of the wire that an earlier daemon left on the port, or a
+// cleared one. A wire is the port's only while its program is on the port: ifindexes
+// are used again.
+func (ws *wires) numberOf(port int) (number uint32, isLeft bool, err error) {
 	free := uint32(0)
 	for n := uint32(maxWires - 1); n > 0; n-- {
 		switch int(ws.table[n].Port) {
 		case port:
-			if ws.isOnPort(n, port) {
-				return n, nil
+			isLeft, err := ws.portPlace(n, port).hasProgram()
+			if isLeft || err != nil {
+				return n, isLeft, err
 			}
 			free = n
 		case 0:
@@ -186,15 +198,22 @@ func (ws *wires) numberOf(port int) (uint32, error) {
 		}
 	}
 	if free == 0 {
-		return 0, fmt.Errorf("all %d wires are taken", maxWires-1)
+		return 0, false, fmt.Errorf("all %d wires are taken", maxWires-1)
 	}
-	return free, ws.clear(free)
+	return free, false, ws.clear(free)
 }
 
-func (ws *wires) isOnPort(number uint32, port int) bool {
-	at := ws.portPlace(number, port)
+// hasProgram says whether a program of shunt's is at the place. Traffic hangs on the
+// answer: where the kernel gives none, there is none.
+func (at place) hasProgram() (bool, error) {
+	if at.hasLink() {
+		return true, nil
+	}
 	has, err := at.hasFilter()
-	return has && err == nil || at.hasLink()
+	if isGone(err) {
+		return false, nil
+	}
+	return has, err
 }
 
 func (ws *wires) wireDir(number uint32) string {
@@ -271,8 +290,11 @@ func (ws *wires) start(w *wire) (err error) {
 // is gone, or another by now, is forgotten.
 func (ws *wires) takeOver(w *wire, ifindex int) error {
 	at := ws.memberPlace(w.number, ifindex)
-	has, err := at.hasFilter()
-	if err != nil || !has && !at.hasLink() {
+	has, err := at.hasProgram()
+	if err != nil {
+		return err
+	}
+	if !has {
 		return removePins(at.dir)
 	}
 	return ws.add(w, ifindex)

@@ -682,3 +682,18 @@ func TestWiresOfADataplaneThatDoesNotRun(t *testing.T) {
 		}
 	}
 }
+
+func TestAWireThatCouldNotBeOpenedLeavesNothing(t *testing.T) {
+	for _, attach := range []string{"tcx", "clsact"} {
+		t.Run(attach, func(t *testing.T) {
+			l := &wireLab{lab: newLab(t, attach)}
+			if _, err := l.d.OpenWire(999); err == nil {
+				t.Error("a device that is not there is wired")
+			}
+			l.must(l.d.Stop(t.Context()))
+			if _, err := os.Stat(pinRoot(l.ns)); !os.IsNotExist(err) {
+				t.Errorf("pins are left: %v", err)
+			}
+		})
+	}
+}

@@ -30,7 +30,7 @@ func init() {
 	c("marks of an earlier flip are void", "wires.go", "		atomic.AddUint64(&w.shared.Generation, 1)\n", "", "TestMarksOfAnEarlierFlipAreVoid")
 	c("a drain outlasts a moment without a member", "wires.go", "	if from != 0 {\n		draining = from\n", "	if true {\n		draining = from\n", "TestOwnFramesAfterAMomentWithoutAMember")
 	c("a member that is gone is not active", "wires.go", "	if w.members[active] == nil {\n		active = 0\n	}\n", "", "TestWireForgetsWhatIsGone")
-	c("a wire is its port's only with its program there", "wires.go", "		if !ws.isOnPort(uint32(n), port) {\n", "		if false {\n", "TestWireForgetsWhatIsGone")
+	c("a wire is its port's only with its program there", "wires.go", "		case isLeft:\n", "		case isLeft || err == nil:\n", "TestWireForgetsWhatIsGone")
 	c("detach leaves wires", "clean.go", "	kept, err := cutWires(root)\n	errs = append(errs, err)\n", "	var kept []string\n	errs = append(errs, removePins(root))\n", "TestCleanLeavesWires")
 	c("a filter at the stable port's egress counts", "port.go", "	return p.wire.out.shared()\n", "	return false, nil\n", "TestForeignProgramsAreSeen")
 	c("who carries traffic is not removed", "wires.go", "ifindex == active || ifindex == draining", "active < 0 && draining < 0", "TestMemberThatCarriesIsNotRemoved")
