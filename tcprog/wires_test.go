@@ -697,3 +697,81 @@ func TestAWireThatCouldNotBeOpenedLeavesNothing(t *testing.T) {
 		})
 	}
 }
+
+// The state of a stable port is read live through the address in its record: its
+// members are no ports. A port that left, or came again, is not taken for what it was.
+func TestAStablePortIsReadLive(t *testing.T) {
+	l := newWireLab(t, "auto")
+	if l.d.changes.look == nil {
+		t.Skip("this kernel's changes are traced")
+	}
+	l.d.changes.mode = modeLive
+	guest := l.addVeth("guest")
+	for _, device := range []string{"br0", "uplink-peer", "guest-peer"} {
+		run(t, "ip", "link", "set", device, "up")
+	}
+	l.enslave("uplink")
+	l.enslave("guest")
+	l.must(l.d.OpenBridge(accel.Bridge{Name: "br0", Ifindex: testBridge}))
+	l.attachAsSeen(l.uplink, guest)
+	l.learn(accel.Station{StationKey: key(alice), Port: guest})
+	l.learn(accel.Station{StationKey: key(carol), Port: l.uplink})
+	in := frame(carol, alice)
+	l.arrive(l.first, in, tcRedirect, accel.Keepalive, none)
+	l.leave(in)
+	l.arrive(l.first, in, tcRedirect, accel.Fast, none)
+
+	run(t, "ip", "link", "set", "uplink", "type", "bridge_slave", "isolated", "on")
+	l.arrive(l.first, in, tcRedirect, accel.PortChanged, none)
+	l.leave(in)
+	run(t, "ip", "link", "set", "uplink", "type", "bridge_slave", "isolated", "off")
+	l.arrive(l.first, in, tcRedirect, accel.Fast, none)
+
+	run(t, "ip", "link", "set", "uplink", "nomaster")
+	l.isSlow(in)
+	l.enslave("uplink")
+	l.isSlow(in)
+	l.attachAsSeen(l.uplink, guest)
+	l.arrive(l.first, in, tcRedirect, accel.Fast, none)
+}
+
+// enslave puts a device into the bridge and waits until it forwards.
+func (l *wireLab) enslave(device string) {
+	l.t.Helper()
+	run(l.t, "ip", "link", "set", device, "master", "br0")
+	for {
+		out, err := exec.Command("bridge", "link", "show", "dev", device).Output()
+		l.must(err)
+		if strings.Contains(string(out), "state forwarding") {
+			return
+		}
+	}
+}
+
+// attachAsSeen opens the fast path between ports of a real bridge.
+func (l *wireLab) attachAsSeen(ports ...int) {
+	l.t.Helper()
+	for _, ifindex := range ports {
+		l.must(l.d.AttachPort(testBridge, accel.Port{Ifindex: ifindex, MTU: 1500}))
+	}
+	for _, ifindex := range ports {
+		l.must(l.d.SetPort(testBridge, accel.Port{
+			Ifindex: ifindex, MTU: 1500, Flags: accel.FlagLearning, Seen: l.d.Version(ifindex),
+		}))
+	}
+	l.openGate(accel.Gate{Keepalive: time.Hour, Seen: l.d.Version(testBridge)})
+}
+
+// isSlow wants the frame that arrives on the first member to go to the bridge: what it
+// finds of a port that is gone is anything.
+func (l *wireLab) isSlow(data []byte) {
+	l.t.Helper()
+	w, err := l.d.wires.get(l.uplink)
+	l.must(err)
+	before := l.portCounts()
+	runAt(l.t, w.program(), l.first, data)
+	if l.portCounts()[accel.Fast] != before[accel.Fast] {
+		l.t.Error("a frame of a port that is gone was fast")
+	}
+	l.leave(data)
+}
