@@ -201,10 +201,11 @@ func TestUsage(t *testing.T) {
 		"needs --in x y":               `"shunt needs" takes no argument, but got "y"; see "shunt needs --help"`,
 		"run":                          `no bridge is named: write --bridge br0 or --all-bridges, or bridges: [br0] or all_bridges: true in the file of --config`,
 		"run --all-bridges=false":      `no bridge is named: write --bridge br0 or --all-bridges, or bridges: [br0] or all_bridges: true in the file of --config`,
-		"run --bridge a/b":             `--bridge: "a/b" cannot be the name of a bridge: no slash, colon or space may be in it`,
+		"run --bridge a/b":             `--bridge: "a/b" cannot be the name of an interface: no slash, colon or space may be in it`,
 		"run --bridge b --bridge b":    `--bridge: b is given twice`,
 		"run --bridge b --attach xdp":  `--attach must be auto, tcx or clsact, not "xdp"`,
 		"run --bridge b --socket x":    `--socket must be an absolute path such as /run/shunt/shunt.sock, not "x"`,
+		"run --bridge b --state-dir x": `--state-dir must be an absolute path such as /var/lib/shunt, not "x"`,
 		"run --bridge b --log-level x": `invalid argument "x" for "--log-level" flag: slog: level string "x": unknown name; see "shunt run --help"`,
 	} {
 		code, out, stderr := newTestApp(plugin).call(t, strings.Fields(args)...)

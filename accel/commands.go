@@ -221,11 +221,11 @@ func (a *app) versionCommand() *cobra.Command {
 
 // runFlags are the configuration as the command line gives it.
 type runFlags struct {
-	bridges                            []string
-	all                                bool
-	file, socket, attach               string
-	level                              slog.Level
-	allGiven, socketGiven, attachGiven bool
+	bridges                                           []string
+	all                                               bool
+	file, socket, stateDir, attach                    string
+	level                                             slog.Level
+	allGiven, socketGiven, stateDirGiven, attachGiven bool
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -247,10 +247,12 @@ func (a *app) runCommand() *cobra.Command {
 	flags.BoolVar(&f.all, "all-bridges", false, "accelerate every bridge that is or appears here")
 	flags.StringVar(&f.file, "config", "", "read this `file`; flags beat it")
 	flags.StringVar(&f.socket, "socket", DefaultSocket, "listen at this `path`")
+	flags.StringVar(&f.stateDir, "state-dir", DefaultStateDir, "keep journals at this `path`")
 	flags.StringVar(&f.attach, "attach", "auto", "the tc `hook`: auto, tcx or clsact")
 	flags.TextVar(&f.level, "log-level", slog.LevelInfo, "least `level`: debug, info, warn or error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		f.allGiven, f.socketGiven, f.attachGiven = flags.Changed("all-bridges"), flags.Changed("socket"), flags.Changed("attach")
+		f.allGiven, f.socketGiven = flags.Changed("all-bridges"), flags.Changed("socket")
+		f.stateDirGiven, f.attachGiven = flags.Changed("state-dir"), flags.Changed("attach")
 		return a.run(cmd.Context(), f)
 	}
 	return cmd
@@ -289,11 +291,17 @@ func (f runFlags) config() (Config, error) {
 	if f.socketGiven {
 		config.Socket = f.socket
 	}
+	if f.stateDirGiven {
+		config.StateDir = f.stateDir
+	}
 	if f.attachGiven {
 		config.Attach = f.attach
 	}
 	if len(config.Bridges) == 0 && !config.AllBridges {
 		return Config{}, Usagef("no bridge is named: write --bridge br0 or --all-bridges, or bridges: [br0] or all_bridges: true in the file of --config")
+	}
+	if g, ok := config.strayGroup(); ok {
+		return Config{}, Usagef("group %s in %s is on bridge %s, which is not accelerated then: write --bridge %s too, or take the group out", g.Name, f.file, g.Bridge, g.Bridge)
 	}
 	return config, nil
 }
@@ -320,7 +328,7 @@ func (f runFlags) chooseBridges(config *Config) {
 func (f runFlags) check() error {
 	seen := make(map[string]bool)
 	for _, name := range f.bridges {
-		if err := checkInterfaceName(name); err != nil {
+		if err := CheckInterfaceName(name); err != nil {
 			return fmt.Errorf("--bridge: %w", err)
 		}
 		if seen[name] {
@@ -333,6 +341,9 @@ func (f runFlags) check() error {
 	}
 	if err := checkSocket(f.socket); err != nil {
 		return fmt.Errorf("--socket %w", err)
+	}
+	if err := checkStateDir(f.stateDir); err != nil {
+		return fmt.Errorf("--state-dir %w", err)
 	}
 	return nil
 }

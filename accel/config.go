@@ -172,6 +172,8 @@ var configKeys = map[string]func(*Config, *yaml.Node) error{
 	"max_stations": (*Config).readMaxStations,
 	"lease":        (*Config).readLease,
 	"socket":       (*Config).readSocket,
+	"state_dir":    (*Config).readStateDir,
+	"groups":       (*Config).readGroups,
 }
 
 // read takes the values of the whole file.
@@ -182,9 +184,27 @@ func (c *Config) read(n *yaml.Node) error {
 	if n.Kind != yaml.MappingNode {
 		return at(n, "expected keys with values, such as bridges: [br0]")
 	}
-	return eachKey(n, slices.Sorted(maps.Keys(configKeys)), func(key string, value *yaml.Node) error {
-		return configKeys[key](c, value)
+	if err := readKeys(n, configKeys, c); err != nil {
+		return err
+	}
+	return c.checkGroups(valueOf(n, "groups"))
+}
+
+// readKeys reads a mapping into the object that it describes.
+func readKeys[T any](n *yaml.Node, readers map[string]func(T, *yaml.Node) error, object T) error {
+	return eachKey(n, slices.Sorted(maps.Keys(readers)), func(key string, value *yaml.Node) error {
+		return readers[key](object, value)
 	})
+}
+
+// valueOf finds a key's value in a mapping; nil without the key.
+func valueOf(n *yaml.Node, key string) *yaml.Node {
+	for i := 0; i < len(n.Content); i += 2 {
+		if n.Content[i].Value == key {
+			return n.Content[i+1]
+		}
+	}
+	return nil
 }
 
 // eachKey calls f for every key of a mapping, and refuses keys that are not
@@ -271,8 +291,12 @@ func readNetfilter(n *yaml.Node) (bypass bool, err error) {
 }
 
 func (c *Config) readAllBridges(n *yaml.Node) error {
-	if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" || n.Decode(&c.AllBridges) != nil {
-		return at(n, "all_bridges must be true or false, not %s", describe(n))
+	return readBool(n, "all_bridges", &c.AllBridges)
+}
+
+func readBool(n *yaml.Node, key string, value *bool) error {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" || n.Decode(value) != nil {
+		return at(n, "%s must be true or false, not %s", key, describe(n))
 	}
 	return nil
 }
@@ -281,7 +305,7 @@ func readBridgeName(n *yaml.Node) (string, error) {
 	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" {
 		return "", at(n, "a bridge must be a name such as br0, not %s; quote it if that is the name", describe(n))
 	}
-	if err := checkInterfaceName(n.Value); err != nil {
+	if err := CheckInterfaceName(n.Value); err != nil {
 		return "", at(n, "%s", err)
 	}
 	return n.Value, nil
@@ -330,6 +354,17 @@ func (c *Config) readSocket(n *yaml.Node) error {
 	return nil
 }
 
+func (c *Config) readStateDir(n *yaml.Node) error {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" {
+		return at(n, "state_dir must be a path such as %s, not %s", DefaultStateDir, describe(n))
+	}
+	if err := checkStateDir(n.Value); err != nil {
+		return at(n, "state_dir %s", err)
+	}
+	c.StateDir = n.Value
+	return nil
+}
+
 // describe says what was found in the place of something else.
 func describe(n *yaml.Node) string {
 	switch {
@@ -345,15 +380,15 @@ func describe(n *yaml.Node) string {
 	return n.Value
 }
 
-// checkInterfaceName follows net/core/dev.c: dev_valid_name.
-func checkInterfaceName(name string) error {
+// CheckInterfaceName follows net/core/dev.c: dev_valid_name.
+func CheckInterfaceName(name string) error {
 	switch {
 	case name == "" || name == "." || name == "..":
-		return fmt.Errorf("%q cannot be the name of a bridge", name)
+		return fmt.Errorf("%q cannot be the name of an interface", name)
 	case len(name) > maxInterfaceName:
 		return fmt.Errorf("%q is longer than the %d characters of an interface name", name, maxInterfaceName)
 	case strings.ContainsFunc(name, func(r rune) bool { return r == '/' || r == ':' || unicode.IsSpace(r) }):
-		return fmt.Errorf("%q cannot be the name of a bridge: no slash, colon or space may be in it", name)
+		return fmt.Errorf("%q cannot be the name of an interface: no slash, colon or space may be in it", name)
 	}
 	return nil
 }
@@ -372,6 +407,13 @@ func checkSocket(path string) error {
 		return fmt.Errorf("must be an absolute path such as %s, not %q", DefaultSocket, path)
 	case len(path) > maxSocketPath:
 		return fmt.Errorf("is longer than the %d characters that a socket's path may have", maxSocketPath)
+	}
+	return nil
+}
+
+func checkStateDir(path string) error {
+	if !filepath.IsAbs(path) {
+		return fmt.Errorf("must be an absolute path such as %s, not %q", DefaultStateDir, path)
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ func TestConfigMistakes(t *testing.T) {
 	for text, want := range map[string]string{
 		"bridges: [br0]\natach: tcx":                `:2: unknown key "atach"; did you mean "attach"?`,
 		"bridge: [br0]":                             `:1: unknown key "bridge"; did you mean "bridges"?`,
-		"\n\ntelemetry: 1":                          `:3: unknown key "telemetry"; known: all_bridges, attach, bridges, lease, max_stations, socket`,
+		"\n\ntelemetry: 1":                          `:3: unknown key "telemetry"; known: all_bridges, attach, bridges, groups, lease, max_stations, socket, state_dir`,
 		"bridges: br0":                              `:1: bridges must be a list of names, such as [br0]`,
 		"bridges:":                                  `:1: bridges must be a list of names, such as [br0]`,
 		"bridges:\n  - br0\n  - 7":                  `:3: a bridge must be a name such as br0, not 7; quote it if that is the name`,
@@ -24,16 +24,16 @@ func TestConfigMistakes(t *testing.T) {
 		"bridges:\n  - {}":                          `:2: a bridge needs a name, such as name: br0`,
 		"bridges:\n  - br0\n  - name: br0":          `:3: bridge br0 is listed twice, first on line 2`,
 		"bridges: [a-very-long-name]":               `:1: "a-very-long-name" is longer than the 15 characters of an interface name`,
-		"bridges: [a/b]":                            `:1: "a/b" cannot be the name of a bridge: no slash, colon or space may be in it`,
-		"bridges: ['a b']":                          `:1: "a b" cannot be the name of a bridge: no slash, colon or space may be in it`,
-		"bridges: ['']":                             `:1: "" cannot be the name of a bridge`,
-		"bridges: ['..']":                           `:1: ".." cannot be the name of a bridge`,
+		"bridges: [a/b]":                            `:1: "a/b" cannot be the name of an interface: no slash, colon or space may be in it`,
+		"bridges: ['a b']":                          `:1: "a b" cannot be the name of an interface: no slash, colon or space may be in it`,
+		"bridges: ['']":                             `:1: "" cannot be the name of an interface`,
+		"bridges: ['..']":                           `:1: ".." cannot be the name of an interface`,
 		"bridges: [{name: b, netfilter: off}]":      `:1: netfilter must be respect or bypass, not "off"`,
 		"bridges: [{netfilter: bypass}]":            `:1: a bridge needs a name, such as name: br0`,
 		"bridges: [{name: b, netfilter: [bypass]}]": `:1: netfilter must be respect or bypass, not a list`,
 		"bridges: [{name: b, netfilter: }]":         `:1: netfilter must be respect or bypass, not empty`,
 		"bridges: [{name: b, netfiler: bypass}]":    `:1: unknown key "netfiler"; did you mean "netfilter"?`,
-		"netfilter: bypass":                         `:1: unknown key "netfilter"; known: all_bridges, attach, bridges, lease, max_stations, socket`,
+		"netfilter: bypass":                         `:1: unknown key "netfilter"; known: all_bridges, attach, bridges, groups, lease, max_stations, socket, state_dir`,
 		"all_bridges: 1":                            `:1: all_bridges must be true or false, not 1`,
 		"all_bridges: yes":                          `:1: all_bridges must be true or false, not "yes"`,
 		"all_bridges:":                              `:1: all_bridges must be true or false, not empty`,
@@ -54,9 +54,11 @@ func TestConfigMistakes(t *testing.T) {
 		"socket: shunt.sock":                        `:1: socket must be an absolute path such as /run/shunt/shunt.sock, not "shunt.sock"`,
 		"socket: /" + strings.Repeat("x", 107):      `:1: socket is longer than the 107 characters that a socket's path may have`,
 		"socket: true":                              `:1: socket must be a path such as /run/shunt/shunt.sock, not true`,
+		"state_dir: lib":                            `:1: state_dir must be an absolute path such as /var/lib/shunt, not "lib"`,
+		"state_dir: [/x]":                           `:1: state_dir must be a path such as /var/lib/shunt, not a list`,
 		"- br0":                                     `:1: expected keys with values, such as bridges: [br0]`,
 		"br0":                                       `:1: expected keys with values, such as bridges: [br0]`,
-		"a: &x 1\nlease: *x":                        `:1: unknown key "a"; known: all_bridges, attach, bridges, lease, max_stations, socket`,
+		"a: &x 1\nlease: *x":                        `:1: unknown key "a"; known: all_bridges, attach, bridges, groups, lease, max_stations, socket, state_dir`,
 		"attach: &x auto\nlease: *x":                `:2: lease is an alias; write the value out`,
 		"attach: auto\n---\nlease: 1s":              `:2: a second document; write everything in one`,
 		"bridges: [br0\nattach: auto":               `:1: this is not YAML: did not find expected ',' or ']'`,
@@ -71,11 +73,11 @@ func TestConfigMistakes(t *testing.T) {
 
 func TestConfigValues(t *testing.T) {
 	text := "bridges: [br0, {name: '7'}, {netfilter: bypass, name: b}, {name: r, netfilter: respect}]\n" +
-		"all_bridges: true\nattach: clsact\nmax_stations: 1000\nlease: 100ms\nsocket: /run/x\n"
+		"all_bridges: true\nattach: clsact\nmax_stations: 1000\nlease: 100ms\nsocket: /run/x\nstate_dir: /srv/x\n"
 	got, err := parseConfig([]byte(text))
 	want := Config{
 		Bridges: []string{"br0", "7", "b", "r"}, AllBridges: true, BypassNetfilter: []string{"b"},
-		Attach: "clsact", MaxStations: 1000, Lease: 100 * time.Millisecond, Socket: "/run/x",
+		Attach: "clsact", MaxStations: 1000, Lease: 100 * time.Millisecond, Socket: "/run/x", StateDir: "/srv/x",
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
@@ -141,17 +143,18 @@ func TestConfigFileMustBeTrusted(t *testing.T) {
 
 func TestFlagsBeatTheFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.yaml")
-	if err := os.WriteFile(path, []byte("bridges: [br0]\nattach: clsact\nsocket: /run/x\nlease: 1s"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("bridges: [br0]\nattach: clsact\nsocket: /run/x\nlease: 1s\nstate_dir: /srv/x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	file, err := runFlags{file: path, attach: "auto", socket: DefaultSocket}.config()
-	if want := (Config{Bridges: []string{"br0"}, Attach: "clsact", MaxStations: 65536, Lease: time.Second, Socket: "/run/x"}); err != nil || !reflect.DeepEqual(file, want) {
+	file, err := runFlags{file: path, attach: "auto", socket: DefaultSocket, stateDir: DefaultStateDir}.config()
+	if want := (Config{Bridges: []string{"br0"}, Attach: "clsact", MaxStations: 65536, Lease: time.Second, Socket: "/run/x", StateDir: "/srv/x"}); err != nil || !reflect.DeepEqual(file, want) {
 		t.Errorf("got %+v, %v", file, err)
 	}
 	flags, err := runFlags{
 		file: path, bridges: []string{"br1"}, attach: "auto", attachGiven: true, socket: "/run/y", socketGiven: true,
+		stateDir: "/srv/y", stateDirGiven: true,
 	}.config()
-	if want := (Config{Bridges: []string{"br1"}, Attach: "auto", MaxStations: 65536, Lease: time.Second, Socket: "/run/y"}); err != nil || !reflect.DeepEqual(flags, want) {
+	if want := (Config{Bridges: []string{"br1"}, Attach: "auto", MaxStations: 65536, Lease: time.Second, Socket: "/run/y", StateDir: "/srv/y"}); err != nil || !reflect.DeepEqual(flags, want) {
 		t.Errorf("got %+v, %v", flags, err)
 	}
 }
@@ -180,7 +183,7 @@ func TestWhichBridges(t *testing.T) {
 		if err := os.WriteFile(path, []byte(c.file), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c.flags.file, c.flags.attach, c.flags.socket = path, "auto", DefaultSocket
+		c.flags.file, c.flags.attach, c.flags.socket, c.flags.stateDir = path, "auto", DefaultSocket, DefaultStateDir
 		got, err := c.flags.config()
 		if err != nil || !slices.Equal(got.Bridges, c.bridges) || got.AllBridges != c.all || !slices.Equal(got.BypassNetfilter, c.bypass) {
 			t.Errorf("%+v: got %+v, %v", c, got, err)
@@ -197,7 +200,8 @@ func TestLeaseIsAutoUnlessGiven(t *testing.T) {
 }
 
 func FuzzConfig(f *testing.F) {
-	f.Add("bridges: [br0, {name: br1, netfilter: bypass}]\nall_bridges: true\nattach: auto\nlease: 2s\nmax_stations: 1\nsocket: /x")
+	f.Add("bridges: [br0, {name: br1, netfilter: bypass}]\nall_bridges: true\nattach: auto\nlease: 2s\nmax_stations: 1\nsocket: /x\nstate_dir: /x")
+	f.Add("bridges: [b]\ngroups: [{name: g, bridge: b, port: p, members: [m, n], drain: 1s, announce: false, probe: '::1', policy: {above_bits: 2.5G, below_bits: 1}}]")
 	f.Fuzz(func(t *testing.T, text string) {
 		config, err := parseConfig([]byte(text))
 		if err != nil {
@@ -207,7 +211,7 @@ func FuzzConfig(f *testing.F) {
 			return
 		}
 		if config.Lease != 0 && config.Lease < minLease || config.Lease > maxLease || config.MaxStations < 1 ||
-			checkAttach(config.Attach) != nil || checkSocket(config.Socket) != nil {
+			checkAttach(config.Attach) != nil || checkSocket(config.Socket) != nil || checkStateDir(config.StateDir) != nil {
 			t.Errorf("accepted %+v", config)
 		}
 	})

@@ -33,6 +33,12 @@ type Group struct {
 	Policy *GroupPolicy
 }
 
+// DefaultGroup returns what holds for a group of which nothing is said. It has no
+// name, bridge, port or member.
+func DefaultGroup() Group {
+	return Group{Drain: time.Second, Announce: true, AnnounceRate: 5000}
+}
+
 // GroupPolicy says when a group is moved to a physical member and back to a
 // virtual one. Of packets and bits either is enough to go up; both must be below
 // to go down. 0 does not look at the one or the other.
