@@ -88,7 +88,7 @@ func checkWidth(t *testing.T, text string) {
 // TestEveryReasonFits shows each reason where it is shown.
 func TestEveryReasonFits(t *testing.T) {
 	var out strings.Builder
-	s := screen{Writer: &out}
+	s := Screen{Writer: &out}
 	long := strings.Repeat("x", maxInterfaceName)
 	for _, r := range Reasons() {
 		err := errors.Join(
@@ -230,7 +230,7 @@ func TestNumbers(t *testing.T) {
 		0: "0", 9999: "9999", 10_000: "10.0k", 99_999: "99.9k", 999_999: "999k", 1_000_000: "1.00M",
 		12_345_678: "12.3M", 1<<64 - 1: "18.4E",
 	} {
-		if got := frames(n); got != want {
+		if got := FormatFrames(n); got != want {
 			t.Errorf("%d: got %s, want %s", n, got, want)
 		}
 	}
@@ -253,13 +253,13 @@ func TestNumbers(t *testing.T) {
 }
 
 func TestColourIsOnlyForTerminals(t *testing.T) {
-	if newScreen(&strings.Builder{}).colour {
+	if NewScreen(&strings.Builder{}).colour {
 		t.Error("a pipe is coloured")
 	}
-	if got := (screen{colour: true}).paint(green, "x"); got != "\x1b[32mx\x1b[0m" {
+	if got := (Screen{colour: true}).Paint(Green, "x"); got != "\x1b[32mx\x1b[0m" {
 		t.Errorf("got %q", got)
 	}
-	if got := (screen{}).paint(green, "x"); got != "x" {
+	if got := (Screen{}).Paint(Green, "x"); got != "x" {
 		t.Errorf("got %q", got)
 	}
 }
@@ -270,7 +270,7 @@ func TestBypassIsRed(t *testing.T) {
 	bridges := []BridgeV1{{Name: "br0", Netfilter: netfilterBypass}, {Name: "br1", Netfilter: netfilterRespect}}
 	for colour, want := range map[bool]string{true: "    \x1b[31m" + line + "\x1b[0m\n", false: "    " + line + "\n"} {
 		var out strings.Builder
-		if err := (screen{&out, colour}).status(StatusV1{Ready: true, Bridges: bridges}); err != nil {
+		if err := (Screen{&out, colour}).status(StatusV1{Ready: true, Bridges: bridges}); err != nil {
 			t.Fatal(err)
 		}
 		if strings.Count(out.String(), want) != 1 {
@@ -293,7 +293,7 @@ func TestWeakerIsSaidOnce(t *testing.T) {
 	status.Bridges = append(status.Bridges, describeBridge(BridgeState{Bridge: Bridge{Name: "gone"}}, nil))
 	status.Ready = true
 	var out strings.Builder
-	if err := (screen{Writer: &out}).status(status); err != nil {
+	if err := (Screen{Writer: &out}).status(status); err != nil {
 		t.Fatal(err)
 	}
 	compare(t, "status-weaker.txt", out.String())

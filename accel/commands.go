@@ -19,60 +19,42 @@ import (
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		a.runCommand(),
-		readCommand(a, "status", "Show the bridges, and why one takes the slow path", (*Client).Status, screen.status),
-		readCommand(a, "ports", "Show the ports of the bridges", (*Client).Ports, screen.ports),
-		readCommand(a, "fdb", "Show the stations that shunt knows", (*Client).FDB, screen.fdb),
-		readCommand(a, "reasons", "Show what became of the frames, ranked", (*Client).Reasons, screen.reasons),
-		a.explainCommand(),
-		a.switchCommand("on", "Switch the fast path on", true),
-		a.switchCommand("off", "Switch the fast path off: every frame takes the bridge", false),
+		readCommand("status", "Show the bridges, and why one takes the slow path", (*Client).Status, Screen.status),
+		readCommand("ports", "Show the ports of the bridges", (*Client).Ports, Screen.ports),
+		readCommand("fdb", "Show the stations that shunt knows", (*Client).FDB, Screen.fdb),
+		readCommand("reasons", "Show what became of the frames, ranked", (*Client).Reasons, Screen.reasons),
+		explainCommand(),
+		switchCommand("on", "Switch the fast path on", true),
+		switchCommand("off", "Switch the fast path off: every frame takes the bridge", false),
 		a.detachCommand(),
 		a.doctorCommand(),
-		a.versionCommand(),
+		versionCommand(),
 	}
 }
 
-// clientFlags are those of every command that talks to the daemon.
-type clientFlags struct {
-	socket, bridge string
-	json           bool
-}
-
-func (f *clientFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.socket, "socket", DefaultSocket, "daemon's `socket`")
-	cmd.Flags().BoolVarP(&f.json, "json", "j", false, "print JSON")
-}
-
-func (f *clientFlags) addBridge(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.bridge, "bridge", "", "only this `bridge`")
-}
-
-// print writes a result as JSON or for people.
-func print[T any](a *app, f clientFlags, result T, show func(screen, T) error) error {
-	if f.json {
-		return writeJSON(a.stdout, result)
-	}
-	return show(newScreen(a.stdout), result)
+func addBridge(cmd *cobra.Command, bridge *string) {
+	cmd.Flags().StringVar(bridge, "bridge", "", "only this `bridge`")
 }
 
 // readCommand makes a command that asks the daemon one thing and shows it.
-func readCommand[T any](a *app, name, short string, ask func(*Client, context.Context, string) (T, error), show func(screen, T) error) *cobra.Command {
-	var f clientFlags
+func readCommand[T any](name, short string, ask func(*Client, context.Context, string) (T, error), show func(Screen, T) error) *cobra.Command {
+	var f ClientFlags
+	var bridge string
 	cmd := &cobra.Command{Use: name, Short: short}
-	f.add(cmd)
-	f.addBridge(cmd)
+	f.Add(cmd)
+	addBridge(cmd, &bridge)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		result, err := ask(NewClient(f.socket), cmd.Context(), f.bridge)
+		result, err := ask(f.Client(), cmd.Context(), bridge)
 		if err != nil {
 			return err
 		}
-		return print(a, f, result, show)
+		return Print(cmd, f, result, show)
 	}
 	return cmd
 }
 
-func (a *app) explainCommand() *cobra.Command {
-	var f clientFlags
+func explainCommand() *cobra.Command {
+	var f ClientFlags
 	cmd := &cobra.Command{
 		Use:   "explain",
 		Short: "Show what would become of a frame, and why",
@@ -85,7 +67,7 @@ func (a *app) explainCommand() *cobra.Command {
 		Example: "  shunt explain --in p1 --src 52:54:00:00:00:01 --dst 52:54:00:00:00:02\n" +
 			"  shunt explain --in p1 --vlan 10 --frame 525400000002525400000001080045...",
 	}
-	f.add(cmd)
+	f.Add(cmd)
 	flags := cmd.Flags()
 	flags.String(flagOf(paramIn), "", "the `port` where the frame arrives")
 	flags.String(flagOf(paramSource), "", "its source `address`")
@@ -103,11 +85,11 @@ func (a *app) explainCommand() *cobra.Command {
 		if _, err := readAsked(params, func(param string) string { return "--" + flagOf(param) }); err != nil {
 			return Usagef("%w; see \"shunt explain --help\"", err)
 		}
-		result, err := NewClient(f.socket).Explain(cmd.Context(), params)
+		result, err := f.Client().Explain(cmd.Context(), params)
 		if err != nil {
 			return err
 		}
-		return print(a, f, result, screen.explanation)
+		return Print(cmd, f, result, Screen.explanation)
 	}
 	return cmd
 }
@@ -115,32 +97,33 @@ func (a *app) explainCommand() *cobra.Command {
 // flagOf is a query's parameter as a flag.
 func flagOf(param string) string { return strings.ReplaceAll(param, "_", "-") }
 
-func (a *app) switchCommand(name, short string, on bool) *cobra.Command {
-	var f clientFlags
+func switchCommand(name, short string, on bool) *cobra.Command {
+	var f ClientFlags
+	var bridge string
 	cmd := &cobra.Command{Use: name, Short: short}
-	f.add(cmd)
-	f.addBridge(cmd)
+	f.Add(cmd)
+	addBridge(cmd, &bridge)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		bridges, err := NewClient(f.socket).Switch(cmd.Context(), f.bridge, on)
+		bridges, err := f.Client().Switch(cmd.Context(), bridge, on)
 		if err != nil {
 			return err
 		}
-		return print(a, f, bridges, screen.switched)
+		return Print(cmd, f, bridges, Screen.switched)
 	}
 	return cmd
 }
 
 func (a *app) detachCommand() *cobra.Command {
-	var f clientFlags
+	var f ClientFlags
 	cmd := &cobra.Command{
 		Use:   "detach",
 		Short: "End the daemon and remove everything of shunt from the kernel",
 		Long: "End the daemon and remove everything of shunt from the kernel.\n" +
 			"Without a daemon, remove what one has left in this network namespace.",
 	}
-	f.add(cmd)
+	f.Add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		result, err := NewClient(f.socket).Detach(cmd.Context())
+		result, err := f.Client().Detach(cmd.Context())
 		if errors.Is(err, errNoDaemon) {
 			result, err = a.cleanUp(cmd.Context())
 		}
@@ -148,7 +131,7 @@ func (a *app) detachCommand() *cobra.Command {
 		if err != nil && len(result.Removed) == 0 {
 			return err
 		}
-		return errors.Join(print(a, f, result, screen.detached), err)
+		return errors.Join(Print(cmd, f, result, Screen.detached), err)
 	}
 	return cmd
 }
@@ -190,12 +173,12 @@ func refuseOtherDaemon() error {
 }
 
 func (a *app) doctorCommand() *cobra.Command {
-	var f clientFlags
+	var f ClientFlags
 	cmd := &cobra.Command{Use: "doctor", Short: "Check whether shunt works on this machine; change nothing"}
-	f.add(cmd)
+	f.Add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		findings := a.examine(cmd.Context(), f.socket)
-		if err := print(a, f, findings, screen.findings); err != nil {
+		findings := a.examine(cmd.Context(), f.Socket)
+		if err := Print(cmd, f, findings, Screen.findings); err != nil {
 			return err
 		}
 		if failed(findings) {
@@ -206,12 +189,12 @@ func (a *app) doctorCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) versionCommand() *cobra.Command {
-	var f clientFlags
+func versionCommand() *cobra.Command {
+	var f ClientFlags
 	cmd := &cobra.Command{Use: "version", Short: "Show the version"}
-	cmd.Flags().BoolVarP(&f.json, "json", "j", false, "print JSON")
-	cmd.RunE = func(*cobra.Command, []string) error {
-		return print(a, f, map[string]string{"version": version()}, func(s screen, v map[string]string) error {
+	f.addJSON(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return Print(cmd, f, map[string]string{"version": version()}, func(s Screen, v map[string]string) error {
 			_, err := fmt.Fprintln(s, "shunt", v["version"])
 			return err
 		})

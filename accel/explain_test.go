@@ -107,7 +107,7 @@ func TestEveryExplanationFits(t *testing.T) {
 			if (e.Advice == "") != (r == Fast) {
 				t.Errorf("%s: what would change it is %q", r, e.Advice)
 			}
-			if err := (screen{Writer: &out}).explanation(e); err != nil {
+			if err := (Screen{Writer: &out}).explanation(e); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -11,18 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// screen writes for people: aligned tables that fit 80 columns.
-type screen struct {
+// Screen writes for people: aligned tables, and sentences that fit 80 columns.
+type Screen struct {
 	io.Writer
 	colour bool
 }
 
 const screenWidth = 80
 
-// newScreen uses colour only where it is welcome.
-func newScreen(w io.Writer) screen {
+// NewScreen uses colour only where it is welcome.
+func NewScreen(w io.Writer) Screen {
 	f, ok := w.(*os.File)
-	return screen{w, ok && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(f)}
+	return Screen{w, ok && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(f)}
 }
 
 func isTerminal(f *os.File) bool {
@@ -30,77 +30,82 @@ func isTerminal(f *os.File) bool {
 	return err == nil
 }
 
-// The colours that are used, as SGR parameters.
+// Colour is an SGR parameter.
+type Colour string
+
+// The colours that are used, and what they mean.
 const (
-	plain  = ""
-	green  = "32"
-	yellow = "33"
-	red    = "31"
+	Plain  Colour = ""
+	Green  Colour = "32" // as it should be
+	Yellow Colour = "33" // works, but not as it could
+	Red    Colour = "31" // broken, or given up
 )
 
-// paint colours a text, after it was padded: the codes have no width.
-func (s screen) paint(colour, text string) string {
-	if !s.colour || colour == plain {
+// Paint colours a text, after it was padded: the codes have no width.
+func (s Screen) Paint(colour Colour, text string) string {
+	if !s.colour || colour == Plain {
 		return text
 	}
-	return "\x1b[" + colour + "m" + text + "\x1b[0m"
+	return "\x1b[" + string(colour) + "m" + text + "\x1b[0m"
 }
 
-// table is aligned when it is written. A heading that begins with ">" has its
+// Table is aligned when it is written. A heading that begins with ">" has its
 // column aligned to the right.
-type table struct {
-	headings []string
-	rows     []row
+type Table struct {
+	Headings []string
+	Rows     []Row
 }
 
-type row struct {
-	cells []string
-	// colours are those of the cells, by column.
-	colours map[int]string
-	// notes are sentences that follow the row, wrapped.
-	notes []string
-	// alarm is a line before the notes, in red; it is not wrapped.
-	alarm string
+// Row has as many cells as its table has headings.
+type Row struct {
+	Cells []string
+	// Colours are those of the cells, by column.
+	Colours map[int]Colour
+	// Notes are sentences that follow the row, wrapped.
+	Notes []string
+	// Alarm is a line before the notes, in red; it is not wrapped.
+	Alarm string
 }
 
-func (s screen) table(t table) error {
+// Table writes a table.
+func (s Screen) Table(t Table) error {
 	widths := t.widths()
 	var b strings.Builder
-	s.line(&b, t, row{cells: t.headings}, widths)
-	for _, r := range t.rows {
+	s.line(&b, t, Row{Cells: t.Headings}, widths)
+	for _, r := range t.Rows {
 		s.line(&b, t, r, widths)
-		if r.alarm != "" {
-			fmt.Fprintf(&b, "    %s\n", s.paint(red, r.alarm))
+		if r.Alarm != "" {
+			fmt.Fprintf(&b, "    %s\n", s.Paint(Red, r.Alarm))
 		}
-		for _, note := range r.notes {
-			writeWrapped(&b, note)
+		for _, note := range r.Notes {
+			WriteNote(&b, note)
 		}
 	}
 	_, err := io.WriteString(s, b.String())
 	return err
 }
 
-func (t table) widths() []int {
-	widths := make([]int, len(t.headings))
-	for i, heading := range t.headings {
+func (t Table) widths() []int {
+	widths := make([]int, len(t.Headings))
+	for i, heading := range t.Headings {
 		widths[i] = utf8.RuneCountInString(strings.TrimPrefix(heading, ">"))
-		for _, r := range t.rows {
-			widths[i] = max(widths[i], utf8.RuneCountInString(r.cells[i]))
+		for _, r := range t.Rows {
+			widths[i] = max(widths[i], utf8.RuneCountInString(r.Cells[i]))
 		}
 	}
 	return widths
 }
 
-func (s screen) line(b *strings.Builder, t table, r row, widths []int) {
-	last := len(r.cells) - 1
-	for i, cell := range r.cells {
+func (s Screen) line(b *strings.Builder, t Table, r Row, widths []int) {
+	last := len(r.Cells) - 1
+	for i, cell := range r.Cells {
 		cell = strings.TrimPrefix(cell, ">")
 		padding := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
-		right := strings.HasPrefix(t.headings[i], ">")
+		right := strings.HasPrefix(t.Headings[i], ">")
 		if right {
 			b.WriteString(padding)
 		}
-		b.WriteString(s.paint(r.colours[i], cell))
+		b.WriteString(s.Paint(r.Colours[i], cell))
 		if !right && i < last {
 			b.WriteString(padding)
 		}
@@ -111,9 +116,12 @@ func (s screen) line(b *strings.Builder, t table, r row, widths []int) {
 	b.WriteByte('\n')
 }
 
-// writeWrapped writes a sentence under a row, indented.
-func writeWrapped(b *strings.Builder, text string) {
-	writeBehind(b, "    ", "      ", text)
+// WriteNote writes a sentence as it stands under a row: indented, and wrapped.
+func WriteNote(w io.Writer, text string) error {
+	var b strings.Builder
+	writeBehind(&b, "    ", "      ", text)
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 // writeBehind writes a sentence in lines that fit the screen, behind what the
@@ -147,8 +155,8 @@ func explainReason(what string, text, advice string) []string {
 	return notes
 }
 
-// frames writes a number of frames in at most five characters and a unit.
-func frames(n uint64) string { return scaled(n, 10_000, "k", "M", "G", "T", "P", "E") }
+// FormatFrames writes a number of frames in at most five characters and a unit.
+func FormatFrames(n uint64) string { return scaled(n, 10_000, "k", "M", "G", "T", "P", "E") }
 
 // octets writes a number of bytes with its unit.
 func octets(n uint64) string { return scaled(n, 1000, " kB", " MB", " GB", " TB", " PB", " EB") }
@@ -193,8 +201,8 @@ func share(part, whole uint64) string {
 	return fmt.Sprintf("%d.%d %%", thousandths/10, thousandths%10)
 }
 
-// writeJSON writes what -j prints: one line, as ip -j does.
-func writeJSON(w io.Writer, v any) error {
+// WriteJSON writes what -j prints: one line, as ip -j does.
+func WriteJSON(w io.Writer, v any) error {
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
 	return encoder.Encode(v)

@@ -8,47 +8,47 @@ import (
 
 // What the reading commands print.
 
-func (s screen) status(status StatusV1) error {
+func (s Screen) status(status StatusV1) error {
 	if !status.Ready {
 		fmt.Fprintln(s, "the daemon is starting or stopping")
 	}
-	t := table{headings: []string{"BRIDGE", "SWITCH", "PATH", ">PORTS", ">STATIONS", ">FAST", ">SLOW", ">SHARE"}}
+	t := Table{Headings: []string{"BRIDGE", "SWITCH", "PATH", ">PORTS", ">STATIONS", ">FAST", ">SLOW", ">SHARE"}}
 	weakest := make(map[string]string) // the first bridge of which it was said
 	for _, b := range status.Bridges {
 		r := bridgeRow(b)
 		if first, ok := weakest[b.Weaker]; ok {
-			r.notes = append(r.notes, "weaker: as on "+first)
+			r.Notes = append(r.Notes, "weaker: as on "+first)
 		} else if b.Weaker != "" {
 			weakest[b.Weaker] = b.Name
-			r.notes = append(r.notes, "weaker: "+b.Weaker)
+			r.Notes = append(r.Notes, "weaker: "+b.Weaker)
 		}
-		t.rows = append(t.rows, r)
+		t.Rows = append(t.Rows, r)
 	}
-	return s.table(t)
+	return s.Table(t)
 }
 
 // bypassText says what netfilter: bypass means, in one line of the screen.
 const bypassText = "no firewall rule is asked about frames on the fast path"
 
-func bridgeRow(b BridgeV1) row {
-	r := row{
-		cells: []string{
+func bridgeRow(b BridgeV1) Row {
+	r := Row{
+		Cells: []string{
 			b.Name, onOff(b.On), path(b.Eligible), fmt.Sprint(b.Ports), fmt.Sprint(b.Stations),
-			frames(b.Fast), frames(b.Slow), share(b.Fast, b.Fast+b.Slow),
+			FormatFrames(b.Fast), FormatFrames(b.Slow), share(b.Fast, b.Fast+b.Slow),
 		},
-		colours: map[int]string{2: pathColour(b.Eligible)},
+		Colours: map[int]Colour{2: pathColour(b.Eligible)},
 	}
 	if b.Netfilter == netfilterBypass {
-		r.alarm = "netfilter: bypass: " + bypassText
+		r.Alarm = "netfilter: bypass: " + bypassText
 	}
 	if !b.Eligible {
-		r.notes = explainReason(b.Reason.String(), b.Text, b.Advice)
+		r.Notes = explainReason(b.Reason.String(), b.Text, b.Advice)
 	}
 	if b.Pending > 0 {
-		r.notes = append(r.notes, fmt.Sprintf("pending: %d stations wait to be verified", b.Pending))
+		r.Notes = append(r.Notes, fmt.Sprintf("pending: %d stations wait to be verified", b.Pending))
 	}
 	if b.FDBFull > 0 {
-		r.notes = append(r.notes,
+		r.Notes = append(r.Notes,
 			fmt.Sprintf("fdb_full: %d stations do not fit and take the slow path", b.FDBFull),
 			"advice: raise max_stations in the configuration")
 	}
@@ -69,23 +69,23 @@ func path(eligible bool) string {
 	return "slow"
 }
 
-func pathColour(eligible bool) string {
+func pathColour(eligible bool) Colour {
 	if eligible {
-		return green
+		return Green
 	}
-	return yellow
+	return Yellow
 }
 
-func (s screen) ports(ports []PortV1) error {
-	t := table{headings: []string{"PORT", "BRIDGE", "STATE", "ATTACH", ">STATIONS", ">FAST", ">SLOW"}}
+func (s Screen) ports(ports []PortV1) error {
+	t := Table{Headings: []string{"PORT", "BRIDGE", "STATE", "ATTACH", ">STATIONS", ">FAST", ">SLOW"}}
 	for _, p := range ports {
-		t.rows = append(t.rows, portRow(p))
+		t.Rows = append(t.Rows, portRow(p))
 	}
-	return s.table(t)
+	return s.Table(t)
 }
 
-func portRow(p PortV1) row {
-	r := row{cells: []string{p.Port, p.Bridge, p.State, p.Attach, fmt.Sprint(p.Stations), frames(p.Fast), frames(p.Slow)}}
+func portRow(p PortV1) Row {
+	r := Row{Cells: []string{p.Port, p.Bridge, p.State, p.Attach, fmt.Sprint(p.Stations), FormatFrames(p.Fast), FormatFrames(p.Slow)}}
 	switch {
 	case p.In == p.Out:
 		r.explain(p, "in, out", p.In)
@@ -97,20 +97,20 @@ func portRow(p PortV1) row {
 }
 
 // explain notes why a port is not eligible in a direction.
-func (r *row) explain(p PortV1, direction string, reason Reason) {
+func (r *Row) explain(p PortV1, direction string, reason Reason) {
 	if reason != Fast {
-		r.notes = append(r.notes, explainReason(direction+": "+reason.String(), reason.Text(), advise(reason, p.Bridge, p.Port))...)
+		r.Notes = append(r.Notes, explainReason(direction+": "+reason.String(), reason.Text(), advise(reason, p.Bridge, p.Port))...)
 	}
 }
 
-func (s screen) fdb(entries []EntryV1) error {
-	t := table{headings: []string{"MAC", "VLAN", "PORT", "BRIDGE", "ACTIVE", "FLAGS"}}
+func (s Screen) fdb(entries []EntryV1) error {
+	t := Table{Headings: []string{"MAC", "VLAN", "PORT", "BRIDGE", "ACTIVE", "FLAGS"}}
 	for _, e := range entries {
-		t.rows = append(t.rows, row{cells: []string{
+		t.Rows = append(t.Rows, Row{Cells: []string{
 			e.MAC.String(), vlan(e.VLAN), e.Port, e.Bridge, yesNo(e.Active), dash(strings.Join(e.Flags, " ")),
 		}})
 	}
-	return s.table(t)
+	return s.Table(t)
 }
 
 func vlan(vid uint16) string {
@@ -134,20 +134,20 @@ func dash(text string) string {
 	return text
 }
 
-func (s screen) reasons(reasons []ReasonV1) error {
+func (s Screen) reasons(reasons []ReasonV1) error {
 	var all uint64
 	for _, r := range reasons {
 		all += r.Frames
 	}
-	t := table{headings: []string{">FRAMES", ">BYTES", ">SHARE", "REASON"}}
+	t := Table{Headings: []string{">FRAMES", ">BYTES", ">SHARE", "REASON"}}
 	for _, r := range reasons {
-		t.rows = append(t.rows, row{
-			cells:   []string{frames(r.Frames), octets(r.Bytes), share(r.Frames, all), r.Reason.String()},
-			colours: map[int]string{3: pathColour(r.Reason == Fast)},
-			notes:   reasonNotes(r),
+		t.Rows = append(t.Rows, Row{
+			Cells:   []string{FormatFrames(r.Frames), octets(r.Bytes), share(r.Frames, all), r.Reason.String()},
+			Colours: map[int]Colour{3: pathColour(r.Reason == Fast)},
+			Notes:   reasonNotes(r),
 		})
 	}
-	return s.table(t)
+	return s.Table(t)
 }
 
 func reasonNotes(r ReasonV1) []string {
@@ -160,7 +160,7 @@ func reasonNotes(r ReasonV1) []string {
 
 // explanation says the verdict first, then what decided it, then what would
 // change it.
-func (s screen) explanation(e ExplainV1) error {
+func (s Screen) explanation(e ExplainV1) error {
 	var b strings.Builder
 	b.WriteString(s.verdict(e))
 	for _, line := range [][2]string{
@@ -176,18 +176,18 @@ func (s screen) explanation(e ExplainV1) error {
 		writeBehind(&b, label, strings.Repeat(" ", len(label)), line[1])
 	}
 	if e.WhyPort != "" && !strings.HasSuffix(e.WhyPort, e.Text) {
-		writeWrapped(&b, "port "+e.WhyPort)
+		WriteNote(&b, "port "+e.WhyPort)
 	}
 	if e.Advice != "" {
 		b.WriteString("what would change it:\n")
-		writeWrapped(&b, e.Advice)
+		WriteNote(&b, e.Advice)
 	}
 	_, err := s.Write([]byte(b.String()))
 	return err
 }
 
 // verdict is the first line, which may be wrapped.
-func (s screen) verdict(e ExplainV1) string {
+func (s Screen) verdict(e ExplainV1) string {
 	fast := e.Reason == Fast
 	text := e.Verdict + ": the frame takes the fast path"
 	if !fast {
@@ -195,7 +195,7 @@ func (s screen) verdict(e ExplainV1) string {
 	}
 	var b strings.Builder
 	writeBehind(&b, "", "  ", text)
-	return s.paint(pathColour(fast), e.Verdict) + strings.TrimPrefix(b.String(), e.Verdict)
+	return s.Paint(pathColour(fast), e.Verdict) + strings.TrimPrefix(b.String(), e.Verdict)
 }
 
 // entryOrWhy shows an entry, or why there is none to show.
@@ -217,13 +217,13 @@ func entryOrWhy(e *EntryV1, unknown bool) string {
 }
 
 // switched says what on or off came to.
-func (s screen) switched(bridges []BridgeV1) error {
+func (s Screen) switched(bridges []BridgeV1) error {
 	var b strings.Builder
 	for _, bridge := range bridges {
 		fmt.Fprintf(&b, "%s: %s\n", bridge.Name, onOff(bridge.On))
 		if bridge.On && !bridge.Eligible {
 			for _, note := range explainReason("still on the slow path", bridge.Text, bridge.Advice) {
-				writeWrapped(&b, note)
+				WriteNote(&b, note)
 			}
 		}
 	}
@@ -231,28 +231,30 @@ func (s screen) switched(bridges []BridgeV1) error {
 	return err
 }
 
-func (s screen) detached(d DetachV1) error {
+func (s Screen) detached(d DetachV1) error {
+	var b strings.Builder
 	switch {
 	case d.Daemon:
-		fmt.Fprintf(s, "detached from %s; the daemon has ended\n", cmp.Or(enumerate(d.Bridges), "no bridge"))
+		fmt.Fprintf(&b, "detached from %s; the daemon has ended\n", cmp.Or(enumerate(d.Bridges), "no bridge"))
 	case len(d.Removed) == 0:
-		fmt.Fprintln(s, "no daemon runs, and nothing of shunt is in this network namespace")
+		fmt.Fprintln(&b, "no daemon runs, and nothing of shunt is in this network namespace")
 	}
 	for _, what := range d.Removed {
-		fmt.Fprintln(s, "removed", what)
+		fmt.Fprintln(&b, "removed", what)
 	}
-	return nil
+	_, err := s.Write([]byte(b.String()))
+	return err
 }
 
-var levelColours = map[string]string{LevelOK: green, LevelNote: yellow, LevelFail: red}
+var levelColours = map[string]Colour{LevelOK: Green, LevelNote: Yellow, LevelFail: Red}
 
-func (s screen) findings(findings []Finding) error {
+func (s Screen) findings(findings []Finding) error {
 	var b strings.Builder
 	for _, f := range findings {
-		fmt.Fprintf(&b, "%s %s\n", s.paint(levelColours[f.Level], fmt.Sprintf("%-4s", f.Level)), f.Check)
-		writeWrapped(&b, f.Text)
+		fmt.Fprintf(&b, "%s %s\n", s.Paint(levelColours[f.Level], fmt.Sprintf("%-4s", f.Level)), f.Check)
+		WriteNote(&b, f.Text)
 		if f.Advice != "" {
-			writeWrapped(&b, "advice: "+f.Advice)
+			WriteNote(&b, "advice: "+f.Advice)
 		}
 	}
 	_, err := s.Write([]byte(b.String()))

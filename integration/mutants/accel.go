@@ -46,7 +46,7 @@ func init() {
 	a("a bypass goes with its bridge", "commands.go", "			return !slices.Contains(config.Bridges, name)\n", "			return false\n", "TestWhichBridges")
 	a("a bypass is logged at every start", "run.go", "	s.warnOfBypass()\n", "", "TestAllBridges$")
 	a("a bypass is shown", "view.go", "		Netfilter: describeNetfilter(b.BypassNetfilter),\n", "		Netfilter: netfilterRespect,\n", "TestScreens")
-	a("a bypass is shown in red", "output.go", "s.paint(red, r.alarm)", "r.alarm", "TestBypassIsRed")
+	a("a bypass is shown in red", "output.go", "s.Paint(Red, r.Alarm)", "r.Alarm", "TestBypassIsRed")
 	a("a weaker guarantee is shown", "show.go", "		} else if b.Weaker != \"\" {\n", "		} else if false {\n", "TestWeakerIsSaidOnce")
 	a("a bridge that is not there has no guarantee", "view.go", "	if b.Present {\n		d.Revocation", "	if true {\n		d.Revocation", "TestWeakerIsSaidOnce")
 	a("names are a choice against all bridges", "commands.go", "		config.AllBridges = false\n", "", "TestWhichBridges")
