@@ -1,6 +1,7 @@
 package accel
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,20 +14,28 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sys/unix"
 )
 
 // How long a client may take. One that hangs holds a connection this long, and
 // nothing else.
 const (
-	readTimeout  = 5 * time.Second
+	readTimeout = 5 * time.Second
+	// writeTimeout begins with the answer: a handler takes as long as it takes.
 	writeTimeout = 10 * time.Second
 	idleTimeout  = 30 * time.Second
 	// switchTimeout bounds a change that a component makes.
 	switchTimeout = 10 * time.Second
 	// farewellTimeout is how long the last answers may take at the end.
 	farewellTimeout = time.Second
-	maxBody         = 4 << 10
+	// maxBody has room for the names of some thousand groups. What is longer is
+	// refused, and read up to maxDiscard, so that the client reads the refusal.
+	maxBody    = 64 << 10
+	maxDiscard = 1 << 20
 	// maxHeader has room for a jumbo frame in hexadecimal (explain).
 	maxHeader = 24 << 10
 )
@@ -39,9 +48,15 @@ type api struct {
 	server  *http.Server
 	serving sync.WaitGroup
 
-	// Handlers hold mu for reading while they use the components.
-	mu    sync.RWMutex
+	// users are the handlers that use the components, which they may while
+	// ready is true.
+	mu    sync.Mutex
 	ready bool
+	users sync.WaitGroup
+	// stopping ends when the components are about to stop. Handlers that may
+	// take long end with it.
+	stopping context.Context
+	stop     context.CancelFunc
 
 	// detach asks the daemon to end; ended is closed when everything is
 	// removed, with the outcome in endErr.
@@ -50,14 +65,15 @@ type api struct {
 	endErr error
 }
 
-// newAPI makes the server. detach is called for a peer that may.
-func newAPI(status StatusV1, v view, detach func(), logger *slog.Logger) *api {
+// newAPI makes the server, whose requests are traced with tracers. detach is
+// called for a peer that may.
+func newAPI(status StatusV1, v view, tracers trace.TracerProvider, detach func(), logger *slog.Logger) *api {
 	a := &api{logger: logger, status: status, view: v, detach: detach, ended: make(chan struct{})}
+	a.stopping, a.stop = context.WithCancel(context.Background())
 	a.server = &http.Server{
-		Handler:           a.routes(),
+		Handler:           a.withBody(traced(a.routes(), tracers)),
 		ReadHeaderTimeout: readTimeout,
 		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
@@ -76,10 +92,48 @@ func (a *api) routes() http.Handler {
 	mux.HandleFunc("POST /v1/on", a.changing(a.postSwitch(true)))
 	mux.HandleFunc("POST /v1/off", a.changing(a.postSwitch(false)))
 	mux.HandleFunc("POST /v1/detach", a.changing(a.postDetach))
+	for _, router := range a.view.routers {
+		for _, route := range router.Routes() {
+			mux.HandleFunc(route.Pattern, a.handler(route))
+		}
+	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		a.refuse(w, &httpError{http.StatusNotFound, fmt.Sprintf("the daemon does not know %s %s", r.Method, r.URL.Path)})
+		a.refuse(w, notFoundf("the daemon does not know %s %s", r.Method, r.URL.Path))
 	})
 	return mux
+}
+
+// traced gives handlers the trace context of the client, with a span of the
+// request in it. Who only looks is not traced without asking for it: status is
+// asked for every second.
+func traced(next http.Handler, tracers trace.TracerProvider) http.Handler {
+	return otelhttp.NewHandler(next, "shunt",
+		otelhttp.WithPropagators(propagation.TraceContext{}),
+		otelhttp.WithTracerProvider(tracers),
+		otelhttp.WithMeterProvider(metricnoop.NewMeterProvider()),
+		otelhttp.WithFilter(func(r *http.Request) bool {
+			return r.Method != http.MethodGet || r.Header.Get("Traceparent") != ""
+		}))
+}
+
+// withBody reads the whole body, which must come soon, before anyone answers. A
+// client whose body nobody reads may find the connection closed in the place of a
+// refusal, and the server does not see before the body's end that a client went.
+func (a *api) withBody(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+		if len(body) > maxBody {
+			io.CopyN(io.Discard, r.Body, maxDiscard)
+			err = errors.Join(err, fmt.Errorf("it is longer than %d bytes", maxBody))
+		}
+		if err != nil {
+			a.refuse(w, Statusf(http.StatusBadRequest, "the body cannot be read: %v", err))
+			return
+		}
+		r = r.WithContext(r.Context())
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		next.ServeHTTP(w, r)
+	})
 }
 
 // serve answers on the listener until finish.
@@ -92,12 +146,35 @@ func (a *api) serve(listener net.Listener) {
 	})
 }
 
-// setReady lets handlers use the components, or waits until none does.
-func (a *api) setReady(ready bool) {
+// setReady lets handlers use the components.
+func (a *api) setReady() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.ready = ready
+	a.ready = true
 }
+
+// quiesce keeps handlers from the components, asks those that use them to end,
+// and waits until none does.
+func (a *api) quiesce() {
+	a.mu.Lock()
+	a.ready = false
+	a.mu.Unlock()
+	a.stop()
+	a.users.Wait()
+}
+
+// enter makes a handler one of the users, until it leaves.
+func (a *api) enter() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.ready {
+		return errNotReady
+	}
+	a.users.Add(1)
+	return nil
+}
+
+func (a *api) leave() { a.users.Done() }
 
 // finish tells those who asked for detach how it went, gives the last answers a
 // moment, and ends every connection.
@@ -112,27 +189,18 @@ func (a *api) finish(err error) {
 	a.serving.Wait()
 }
 
-// httpError is an error with its status.
-type httpError struct {
-	status int
-	text   string
-}
-
-func (e *httpError) Error() string { return e.text }
-
 func notFoundf(format string, args ...any) error {
-	return &httpError{http.StatusNotFound, fmt.Sprintf(format, args...)}
+	return Statusf(http.StatusNotFound, format, args...)
 }
 
-var errNotReady = &httpError{http.StatusServiceUnavailable, "the daemon is starting or stopping: ask again in a moment"}
+var errNotReady = &StatusError{http.StatusServiceUnavailable, "the daemon is starting or stopping: ask again in a moment"}
 
-// using runs f while the components are known to work.
+// using runs f, which is quick, while the components are known to work.
 func using[T any](a *api, f func() (T, error)) (result T, err error) {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	if !a.ready {
-		return result, errNotReady
+	if err := a.enter(); err != nil {
+		return result, err
 	}
+	defer a.leave()
 	return f()
 }
 
@@ -165,7 +233,7 @@ func (a *api) getExplain(w http.ResponseWriter, r *http.Request) {
 // postSwitch makes the handler of on and off.
 func (a *api) postSwitch(on bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		name, err := switchTarget(w, r)
+		name, err := switchTarget(r)
 		if err != nil {
 			a.refuse(w, err)
 			return
@@ -180,15 +248,15 @@ func (a *api) postSwitch(on bool) http.HandlerFunc {
 
 // switchTarget reads the body strictly: a mistyped key must not switch every
 // bridge.
-func switchTarget(w http.ResponseWriter, r *http.Request) (string, error) {
-	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+func switchTarget(r *http.Request) (string, error) {
+	decoder := json.NewDecoder(r.Body)
 	decoder.DisallowUnknownFields()
 	var body SwitchV1
 	if err := decoder.Decode(&body); err != nil {
-		return "", &httpError{http.StatusBadRequest, fmt.Sprintf("the body must be {\"bridge\": \"NAME\"}: %v", err)}
+		return "", Statusf(http.StatusBadRequest, "the body must be {\"bridge\": \"NAME\"}: %v", err)
 	}
 	if _, err := decoder.Token(); err != io.EOF {
-		return "", &httpError{http.StatusBadRequest, "the body must be one object {\"bridge\": \"NAME\"}, and no more"}
+		return "", Statusf(http.StatusBadRequest, "the body must be one object {\"bridge\": \"NAME\"}, and no more")
 	}
 	return body.Bridge, nil
 }
@@ -210,15 +278,11 @@ func (a *api) switchBridges(ctx context.Context, name string, on bool) ([]Bridge
 
 // postDetach ends the daemon, and answers when everything is removed.
 func (a *api) postDetach(w http.ResponseWriter, r *http.Request) {
-	// Removing takes as long as it takes; the client may go, it is done anyway.
-	if err := http.NewResponseController(w).SetWriteDeadline(time.Time{}); err != nil {
-		a.refuse(w, err)
-		return
-	}
-	names := a.bridgeNames()
+	names, kept := a.bridgeNames(), a.kept()
 	a.detach()
+	// Removing takes as long as it takes; the client may go, it is done anyway.
 	<-a.ended
-	a.reply(w, DetachV1{Daemon: true, Bridges: names, Removed: []string{}}, a.endErr)
+	a.reply(w, DetachV1{Daemon: true, Bridges: names, Removed: []string{}, Kept: kept}, a.endErr)
 }
 
 // bridgeNames are the bridges that the daemon works on, which only its
@@ -238,6 +302,15 @@ func (a *api) bridgeNames() []string {
 	return names
 }
 
+// kept is what stays when the daemon ends, which only working components know.
+func (a *api) kept() []string {
+	kept, err := using(a, func() ([]string, error) { return a.view.kept(), nil })
+	if err != nil {
+		return []string{}
+	}
+	return kept
+}
+
 // reply writes a result, or the error in its place.
 func (a *api) reply(w http.ResponseWriter, result any, err error) {
 	if err != nil {
@@ -249,17 +322,24 @@ func (a *api) reply(w http.ResponseWriter, result any, err error) {
 
 func (a *api) refuse(w http.ResponseWriter, err error) {
 	status := http.StatusInternalServerError
-	var known *httpError
+	var known *StatusError
 	if errors.As(err, &known) {
-		status = known.status
+		status = known.Status
 	}
 	a.write(w, status, ErrorV1{err.Error()})
 }
 
 func (a *api) write(w http.ResponseWriter, status int, body any) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		a.refuse(w, fmt.Errorf("the answer cannot be written: %w", err))
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
+	err = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
 	w.WriteHeader(status)
-	if err := json.NewEncoder(w).Encode(body); err != nil {
+	_, writeErr := w.Write(append(text, '\n'))
+	if err := errors.Join(err, writeErr); err != nil {
 		a.logger.Debug("a client did not take its answer", "error", err)
 	}
 }
@@ -294,10 +374,10 @@ func (a *api) changing(next http.HandlerFunc) http.HandlerFunc {
 
 func mayChange(peer *unix.Ucred, self int) error {
 	if peer == nil {
-		return &httpError{http.StatusForbidden, "the kernel does not say who asks, so nothing is changed"}
+		return Statusf(http.StatusForbidden, "the kernel does not say who asks, so nothing is changed")
 	}
 	if peer.Uid != 0 && int(peer.Uid) != self {
-		return &httpError{http.StatusForbidden, fmt.Sprintf("user %d may look but not change anything: use sudo", peer.Uid)}
+		return Statusf(http.StatusForbidden, "user %d may look but not change anything: use sudo", peer.Uid)
 	}
 	return nil
 }

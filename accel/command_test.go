@@ -145,7 +145,7 @@ func TestDetachWithoutDaemon(t *testing.T) {
 		err  string
 	}{
 		{&fake{}, false, 0, "no daemon runs, and nothing of shunt is in this network namespace\n", ""},
-		{&fake{}, true, 0, `{"daemon":false,"bridges":[],"removed":[]}` + "\n", ""},
+		{&fake{}, true, 0, `{"daemon":false,"bridges":[],"removed":[],"kept":[]}` + "\n", ""},
 		{&fake{clean: []string{"a filter", "a pin"}}, false, 0, "removed a filter\nremoved a pin\n", ""},
 		{&fake{clean: []string{"a filter"}, cleanErr: errors.New("a pin stays")}, false, 1, "removed a filter\n", "shunt: a pin stays\n"},
 		{&fake{cleanErr: errors.New("a pin stays")}, false, 1, "", "shunt: a pin stays\n"},
@@ -159,6 +159,32 @@ func TestDetachWithoutDaemon(t *testing.T) {
 			t.Errorf("got %d %q %q, want %q", code, out, stderr, c.out)
 		}
 	}
+}
+
+func TestDetachSaysWhatIsKept(t *testing.T) {
+	for _, c := range []struct {
+		kept []string
+		flag string
+		want string
+	}{
+		{[]string{"the wire of port up", "group vm"}, "", "detached from br0, a-long-bridge-n, br1 and br9; the daemon has ended\nkept: the wire of port up\nkept: group vm\n"},
+		{nil, "-j", `{"daemon":true,"bridges":["br0","a-long-bridge-n","br1","br9"],"removed":[],"kept":[]}` + "\n"},
+		{[]string{"group vm"}, "-j", `{"daemon":true,"bridges":["br0","a-long-bridge-n","br1","br9"],"removed":[],"kept":["group vm"]}` + "\n"},
+	} {
+		f := sample()
+		f.kept = c.kept
+		d := startDaemon(t, socketPath(t), f)
+		d.ready(t)
+		code, out, stderr := newTestApp().call(t, strings.Fields("detach "+c.flag+" --socket "+d.config.Socket)...)
+		if code != 0 || out != c.want || stderr != "" {
+			t.Errorf("got %d %s %s", code, out, stderr)
+		}
+	}
+	var out strings.Builder
+	if err := (Screen{Writer: &out}).detached(DetachV1{Kept: []string{strings.Repeat("the wire of a stable port ", 9)}}); err != nil {
+		t.Error(err)
+	}
+	checkWidth(t, out.String())
 }
 
 func TestDoctor(t *testing.T) {

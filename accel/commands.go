@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // commands makes the host's own commands.
@@ -138,7 +139,7 @@ func (a *app) detachCommand() *cobra.Command {
 
 // cleanUp removes what a daemon that is gone has left.
 func (a *app) cleanUp(ctx context.Context) (DetachV1, error) {
-	result := DetachV1{Bridges: []string{}, Removed: []string{}}
+	result := DetachV1{Bridges: []string{}, Removed: []string{}, Kept: []string{}}
 	if err := a.privileges(); err != nil {
 		return result, err
 	}
@@ -194,7 +195,7 @@ func versionCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "version", Short: "Show the version"}
 	f.addJSON(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return Print(cmd, f, map[string]string{"version": version()}, func(s Screen, v map[string]string) error {
+		return Print(cmd, f, map[string]string{"version": Version()}, func(s Screen, v map[string]string) error {
 			_, err := fmt.Fprintln(s, "shunt", v["version"])
 			return err
 		})
@@ -236,7 +237,8 @@ func (a *app) runCommand() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		f.allGiven, f.socketGiven = flags.Changed("all-bridges"), flags.Changed("socket")
 		f.stateDirGiven, f.attachGiven = flags.Changed("state-dir"), flags.Changed("attach")
-		return a.run(cmd.Context(), f)
+		// The daemon outlives whoever started it: its traces are its own.
+		return a.run(trace.ContextWithRemoteSpanContext(cmd.Context(), trace.SpanContext{}), f)
 	}
 	return cmd
 }

@@ -31,7 +31,7 @@ func TestDaemonAnswersBeforeItIsReady(t *testing.T) {
 	if err != nil || status.Ready || len(status.Bridges) != 1 || status.Bridges[0].Reason != Syncing {
 		t.Errorf("got %+v, %v", status, err)
 	}
-	if _, err := client.Ports(t.Context(), ""); err == nil || err.Error() != errNotReady.text {
+	if _, err := client.Ports(t.Context(), ""); err == nil || err.Error() != errNotReady.Text {
 		t.Errorf("got %v", err)
 	}
 	close(f.startGate)

@@ -11,6 +11,7 @@
 //  3. Provision: the host calls [Component.Provision] in the order that
 //     [Plugin.After] asks for. A component checks and reads its configuration
 //     and finds the components that it needs with [Use]. It changes nothing.
+//     If one fails, those that were provisioned are stopped.
 //  4. Start: the host calls [Component.Start] in the same order. When Start
 //     returns, the component works. A Start that fails has undone what it did.
 //  5. Running: the components work until the host's context ends or one of
@@ -20,6 +21,12 @@
 //     component started. Stop is safe without Start, after a failed Start, and
 //     twice.
 //
-// The host hands out the logger and the network namespace in [Host]; there are
-// no globals beside the registry of plugins.
+// The host hands out the logger, the tracer, the meter and the network namespace
+// in [Host]; there are no globals beside the registry of plugins.
+//
+// # What a plugin may add
+//
+// A component adds requests to the control API by being a [Router]. A plugin's
+// commands ask them with [Client.Do] and [Client.Stream], take [ClientFlags] and
+// write with [Print], so that they look and behave like the host's own.
 package accel

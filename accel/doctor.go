@@ -41,9 +41,9 @@ func checkDaemon(ctx context.Context, socket string) Finding {
 		return Finding{Check: "daemon", Level: LevelNote, Text: err.Error()}
 	}
 	f := Finding{Check: "daemon", Level: LevelOK, Text: fmt.Sprintf("version %s answers at %s", status.Version, socket)}
-	if status.Version != version() {
+	if status.Version != Version() {
 		f.Level = LevelNote
-		f.Text += fmt.Sprintf("; this is version %s", version())
+		f.Text += fmt.Sprintf("; this is version %s", Version())
 		f.Advice = "restart the daemon"
 	}
 	return f

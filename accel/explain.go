@@ -170,11 +170,11 @@ func (a asked) question(b BridgeState, in PortState) Question {
 func (v view) explain(params url.Values) (ExplainV1, error) {
 	a, err := readAsked(params, func(param string) string { return param })
 	if err != nil {
-		return ExplainV1{}, &httpError{http.StatusBadRequest, err.Error()}
+		return ExplainV1{}, Statusf(http.StatusBadRequest, "%v", err)
 	}
 	if len(v.explainers) != 1 {
-		return ExplainV1{}, &httpError{http.StatusNotImplemented, fmt.Sprintf(
-			"%d plugins can ask the data plane about a frame, need exactly one: see the imports of main.go", len(v.explainers))}
+		return ExplainV1{}, Statusf(http.StatusNotImplemented,
+			"%d plugins can ask the data plane about a frame, need exactly one: see the imports of main.go", len(v.explainers))
 	}
 	b, in, err := v.port(a.in)
 	if err != nil {

@@ -209,7 +209,7 @@ func TestExplainBadRequests(t *testing.T) {
 		"":                           `in is missing: the port where the frame arrives`,
 	} {
 		var e ExplainV1
-		if err := client.ask(t.Context(), http.MethodGet, "explain?"+query, nil, &e); err == nil || err.Error() != want {
+		if err := client.Do(t.Context(), http.MethodGet, "/v1/explain?"+query, nil, &e); err == nil || err.Error() != want {
 			t.Errorf("%s: got %v", query, err)
 		}
 	}

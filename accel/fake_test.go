@@ -29,6 +29,8 @@ type fake struct {
 	asked   []Question
 	clean   []string
 	finds   []Finding
+	routes  []Route
+	kept    []string
 
 	provisionErr, startErr, stopErr, cleanErr error
 	// startGate keeps Start from returning until it is closed or ctx ends.
@@ -36,7 +38,9 @@ type fake struct {
 	// stopGate keeps Stop from returning until it is closed.
 	stopGate chan struct{}
 	started  chan struct{}
-	host     *Host
+	// stopped is closed when Stop is called.
+	stopped chan struct{}
+	host    *Host
 }
 
 func (f *fake) note(what string) {
@@ -70,6 +74,10 @@ func (f *fake) Start(ctx context.Context) error {
 
 func (f *fake) Stop(context.Context) error {
 	f.note("stop")
+	if f.stopped != nil {
+		close(f.stopped)
+		f.stopped = nil
+	}
 	if f.stopGate != nil {
 		<-f.stopGate
 	}
@@ -118,6 +126,10 @@ func (f *fake) Explain(q Question) (Explanation, error) {
 func (f *fake) Clean(context.Context, Namespace) ([]string, error) { return f.clean, f.cleanErr }
 
 func (f *fake) Check(context.Context) []Finding { return f.finds }
+
+func (f *fake) Routes() []Route { return f.routes }
+
+func (f *fake) Kept() []string { return f.kept }
 
 func (f *fake) plugin() Plugin { return Plugin{Name: "fake", New: func() Component { return f }} }
 

@@ -22,8 +22,8 @@ type Host struct {
 	// Namespace is the network namespace that the daemon was started in and
 	// works in.
 	Namespace Namespace
-	// Tracer and Meter are the component's own. They go nowhere unless a plugin
-	// that serves [Telemetry] started before.
+	// Tracer and Meter are the component's own. They go nowhere unless a component
+	// that serves [Telemetry] was provisioned before.
 	Tracer trace.Tracer
 	Meter  metric.Meter
 
@@ -60,11 +60,13 @@ func Use[T any](h *Host) (T, error) {
 type lifecycle struct {
 	components []running
 	logger     *slog.Logger
+	tracers    trace.TracerProvider
+	meters     metric.MeterProvider
 }
 
 // newLifecycle makes one component of every plugin that has one.
 func newLifecycle(plugins []Plugin, logger *slog.Logger) *lifecycle {
-	l := &lifecycle{logger: logger}
+	l := &lifecycle{logger: logger, tracers: tracenoop.NewTracerProvider(), meters: metricnoop.NewMeterProvider()}
 	for _, p := range plugins {
 		if p.New != nil {
 			l.components = append(l.components, running{p.Name, p.New()})
@@ -73,16 +75,19 @@ func newLifecycle(plugins []Plugin, logger *slog.Logger) *lifecycle {
 	return l
 }
 
-// provision lets every component check what it was given. Nothing is changed.
+// provision lets every component check what it was given. Nothing is changed. If
+// one fails, those before it are stopped.
 func (l *lifecycle) provision(ctx context.Context, base Host) error {
-	for _, r := range l.components {
+	for i, r := range l.components {
 		h := base
 		h.peers = l.components
 		h.Logger = l.logger.With("plugin", r.name)
-		h.Tracer = tracenoop.NewTracerProvider().Tracer(r.name)
-		h.Meter = metricnoop.NewMeterProvider().Meter(r.name)
+		h.Tracer, h.Meter = l.tracers.Tracer(r.name), l.meters.Meter(r.name)
 		if err := r.component.Provision(ctx, &h); err != nil {
-			return err
+			return errors.Join(err, stopAll(context.WithoutCancel(ctx), l.components[:i]))
+		}
+		if t, ok := r.component.(Telemetry); ok {
+			l.tracers, l.meters = t.TracerProvider(), t.MeterProvider()
 		}
 	}
 	return nil
@@ -101,10 +106,12 @@ func (l *lifecycle) start(ctx context.Context) error {
 
 // stop stops every component in the reverse order, those too that never
 // started, and joins their errors.
-func (l *lifecycle) stop(ctx context.Context) error {
+func (l *lifecycle) stop(ctx context.Context) error { return stopAll(ctx, l.components) }
+
+func stopAll(ctx context.Context, components []running) error {
 	var errs []error
-	for i := len(l.components) - 1; i >= 0; i-- {
-		r := l.components[i]
+	for i := len(components) - 1; i >= 0; i-- {
+		r := components[i]
 		if err := r.component.Stop(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("stop %s: %w", r.name, err))
 		}

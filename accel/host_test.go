@@ -63,6 +63,40 @@ func TestLifecycle(t *testing.T) {
 	}
 }
 
+func TestProvisionThatFailsStopsThoseBefore(t *testing.T) {
+	l, calls := three(func(_, _, c *fake) { c.provisionErr = errors.New("no") })
+	if err := l.provision(t.Context(), Host{}); err == nil || err.Error() != "no" {
+		t.Errorf("got %v", err)
+	}
+	if want := "a provision|b provision|c provision|b stop|a stop"; strings.Join(*calls, "|") != want {
+		t.Errorf("got %v", *calls)
+	}
+}
+
+func TestTelemetryServesThoseBehindIt(t *testing.T) {
+	tracers, spans := recording()
+	before, after := &fake{}, &fake{}
+	l := newLifecycle([]Plugin{
+		{Name: "before", New: func() Component { return before }},
+		{Name: "telemetry", New: func() Component { return tracing{&fake{}, tracers} }},
+		{Name: "after", New: func() Component { return after }},
+	}, slog.New(slog.DiscardHandler))
+	if err := l.provision(t.Context(), Host{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []*fake{before, after} {
+		_, span := f.host.Tracer.Start(t.Context(), "swap")
+		span.End()
+		if _, err := f.host.Meter.Int64Counter("swaps"); err != nil {
+			t.Error(err)
+		}
+	}
+	ended := spans.Ended()
+	if len(ended) != 1 || ended[0].InstrumentationScope().Name != "after" {
+		t.Errorf("got %d spans", len(ended))
+	}
+}
+
 func TestStartStopsAtTheFirstFailure(t *testing.T) {
 	l, calls := three(func(_, b, _ *fake) { b.startErr = errors.New("no") })
 	if err := l.start(t.Context()); err == nil || err.Error() != "no" {

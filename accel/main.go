@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"go.opentelemetry.io/otel/propagation"
 )
 
 // The exit codes.
@@ -89,7 +90,7 @@ type app struct {
 func (a *app) main(ctx context.Context, args []string) int {
 	root := a.rootCommand()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	err := root.ExecuteContext(withCallersTrace(ctx))
 	if err == nil {
 		return exitOK
 	}
@@ -101,6 +102,15 @@ func (a *app) main(ctx context.Context, args []string) int {
 		return exitUsage
 	}
 	return exitError
+}
+
+// withCallersTrace puts what a command does into the trace of whoever started it,
+// which TRACEPARENT and TRACESTATE name (W3C trace context).
+func withCallersTrace(ctx context.Context) context.Context {
+	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{
+		"traceparent": os.Getenv("TRACEPARENT"),
+		"tracestate":  os.Getenv("TRACESTATE"),
+	})
 }
 
 // UsageError is a mistake on the command line. It makes the exit code 2.
@@ -180,8 +190,8 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return fmt.Errorf("%q takes no argument, but got %q; see \"%s --help\"", cmd.CommandPath(), args[0], cmd.CommandPath())
 }
 
-// version is that of the module, and of the commit where Go knows only that.
-func version() string {
+// Version is that of the module, and of the commit where Go knows only that.
+func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {
 		return "unknown"

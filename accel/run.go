@@ -69,13 +69,13 @@ func (s *service) prepare(ctx context.Context, end context.CancelCauseFunc) erro
 	if err := s.life.provision(ctx, Host{Config: &s.config, Namespace: namespace, fail: end}); err != nil {
 		return err
 	}
-	s.api = newAPI(s.firstStatus(namespace), v, func() { end(errDetached) }, s.logger)
+	s.api = newAPI(s.firstStatus(namespace), v, s.life.tracers, func() { end(errDetached) }, s.logger)
 	return nil
 }
 
 // firstStatus is what the daemon answers while its components start.
 func (s *service) firstStatus(namespace Namespace) StatusV1 {
-	status := StatusV1{Version: version(), PID: os.Getpid(), Namespace: namespace.Inode, Bridges: []BridgeV1{}}
+	status := StatusV1{Version: Version(), PID: os.Getpid(), Namespace: namespace.Inode, Bridges: []BridgeV1{}}
 	if s.config.AllBridges {
 		return status // which ones there are is not known yet
 	}
@@ -112,7 +112,7 @@ func (s *service) work(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
-	s.api.setReady(true)
+	s.api.setReady()
 	s.notify(daemon.SdNotifyReady)
 	s.logger.Info("ready", "bridges", s.config.Bridges, "all_bridges", s.config.AllBridges, "socket", s.config.Socket, "took", time.Since(begin).Round(time.Millisecond))
 	<-ctx.Done()
@@ -132,7 +132,7 @@ func (s *service) warnOfBypass() {
 // nothing fails here.
 func (s *service) close(outcome error) error {
 	s.notify(daemon.SdNotifyStopping)
-	s.api.setReady(false)
+	s.api.quiesce()
 	s.watch.stop()
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()

@@ -242,6 +242,9 @@ func (s Screen) detached(d DetachV1) error {
 	for _, what := range d.Removed {
 		fmt.Fprintln(&b, "removed", what)
 	}
+	for _, what := range d.Kept {
+		writeBehind(&b, "", "  ", "kept: "+what)
+	}
 	_, err := s.Write([]byte(b.String()))
 	return err
 }

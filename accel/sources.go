@@ -60,6 +60,7 @@ type Telemetry interface {
 // Keeper knows what stays in the kernel when the daemon ends, because traffic
 // hangs on it: the wires of stable ports. nicswap serves it.
 type Keeper interface {
-	// Kept says, a line each, what stays and how it is removed.
+	// Kept says, a line each, what stays and how it is removed. It is called while
+	// the component works, before Stop.
 	Kept() []string
 }

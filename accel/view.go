@@ -12,6 +12,8 @@ type view struct {
 	bridges    BridgeSource
 	counters   []CounterSource
 	explainers []Explainer
+	routers    []Router
+	keepers    []Keeper
 }
 
 // newView finds the sources among the components.
@@ -20,7 +22,16 @@ func newView(l *lifecycle) (view, error) {
 	if len(sources) != 1 {
 		return view{}, fmt.Errorf("%d plugins know bridges, need exactly one: see the imports of main.go", len(sources))
 	}
-	return view{sources[0], serving[CounterSource](l), serving[Explainer](l)}, nil
+	return view{sources[0], serving[CounterSource](l), serving[Explainer](l), serving[Router](l), serving[Keeper](l)}, nil
+}
+
+// kept is what every component leaves in the kernel.
+func (v view) kept() []string {
+	kept := []string{}
+	for _, keeper := range v.keepers {
+		kept = append(kept, keeper.Kept()...)
+	}
+	return kept
 }
 
 // states returns the bridge of that name, or all for "".

@@ -152,6 +152,9 @@ type DetachV1 struct {
 	Bridges []string `json:"bridges"`
 	// Removed are what was found and removed without a daemon.
 	Removed []string `json:"removed"`
+	// Kept are what the daemon left in place because traffic hangs on it, with how
+	// each is removed.
+	Kept []string `json:"kept"`
 }
 
 // ErrorV1 is the body of every answer that is not 200.
