@@ -10,6 +10,7 @@ import (
 	_ "github.com/shunt-dev/shunt/fdbsync"
 	_ "github.com/shunt-dev/shunt/integration/demo"
 	_ "github.com/shunt-dev/shunt/tcprog"
+	_ "github.com/shunt-dev/shunt/telemetry"
 )
 
 func main() { accel.Main() }
