@@ -89,7 +89,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "a foreign filter keeps its qdisc",
-		file: "tcprog/clsact.go", old: "	if errors.Is(err, unix.EEXIST) {\n		return at.filterName(), nil\n", new: "	if errors.Is(err, unix.EEXIST) {\n		return at.filterName() + withQdisc, nil\n",
+		file: "tcprog/clsact.go", old: "	if !isOurs || err != nil {\n", new: "	if err != nil {\n",
 		pkg: "./tcprog", run: "TestStopKeepsAForeignQdisc",
 	},
 	{

@@ -37,8 +37,8 @@ func init() {
 			pkg: "./tcprog", run: "TestTagOnABridgeWithoutFiltering",
 		},
 		mutant{
-			name: "verdict: a port of another bridge is left to it", file: "tcprog/bridge.go",
-			old: "	if br.changes.holders[p.ifindex] > 0 {\n", new: "	if false {\n",
+			name: "verdict: a port of another bridge is left to it", file: "tcprog/port.go",
+			old: "	} else if br.changes.holders[p.ifindex] == 0 {\n", new: "	} else {\n",
 			pkg: "./tcprog", run: "TestPortOfAnotherBridgeIsLeftToIt",
 		},
 		mutant{
