@@ -46,6 +46,13 @@ type shuntCount struct {
 	Bytes   uint64
 }
 
+type shuntDelivery struct {
+	_          structs.HostLayout
+	Generation uint32
+	Ifindex    uint32
+	AtNs       uint64
+}
+
 type shuntFlow struct {
 	_                structs.HostLayout
 	Source           uint64
@@ -100,6 +107,13 @@ type shuntPort struct {
 	Wire    uint16
 	Pad     [2]uint16
 	Live    uint64
+}
+
+type shuntPrint struct {
+	_    structs.HostLayout
+	Hash uint64
+	Wire uint32
+	Len  uint32
 }
 
 type shuntQuestion struct {

@@ -33,6 +33,13 @@ type wireCount struct {
 	Bytes   uint64
 }
 
+type wireDelivery struct {
+	_          structs.HostLayout
+	Generation uint32
+	Ifindex    uint32
+	AtNs       uint64
+}
+
 type wireFlow struct {
 	_                structs.HostLayout
 	Source           uint64
@@ -78,6 +85,13 @@ type wirePort struct {
 	Wire    uint16
 	Pad     [2]uint16
 	Live    uint64
+}
+
+type wirePrint struct {
+	_    structs.HostLayout
+	Hash uint64
+	Wire uint32
+	Len  uint32
 }
 
 type wireStation struct {

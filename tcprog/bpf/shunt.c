@@ -785,7 +785,7 @@ static __always_inline bool may_be_own(const struct wire *w, enum reason reason)
 {
 	if (reason == FAST)
 		return draining_of(members_of(w)) && !*(const volatile __u32 *)&w->marking;
-	return reason == DRAINED;
+	return reason == DRAINED || reason == DOUBLED;
 }
 
 /* At the ingress of a stable port's member: the verdict for a frame of the port, and
@@ -807,7 +807,7 @@ int shunt_member(struct __sk_buff *skb)
 	l = lane_of(wire_number, &p);
 	if (!l)
 		return TC_ACT_SHOT;
-	reason = arrive(w, skb->ifindex, &p);
+	reason = arrive(skb, w, wire_number, &p);
 	if (may_be_own(w, reason) && is_own(skb))
 		reason = OWN_RETURNED;
 	if (reason != FAST)

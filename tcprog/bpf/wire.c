@@ -50,7 +50,7 @@ int shunt_wire_in(struct __sk_buff *skb)
 
 	if (!w || !read_pair(skb, wire_number, &p))
 		return TC_ACT_SHOT;
-	reason = arrive(w, skb->ifindex, &p);
+	reason = arrive(skb, w, wire_number, &p);
 	if (reason != FAST)
 		count_on_wire(wire_number, reason, skb->len);
 	if (is_dropped(reason))

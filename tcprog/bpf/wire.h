@@ -58,9 +58,7 @@ struct {
 	__type(value, struct lane);
 } lanes SEC(".maps");
 
-/* Pairs that the port sent since the flip was prepared, and those that the active
- * member delivered since the flip, with their generation.
- */
+/* Pairs that the port sent since the flip was prepared, with their generation. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, PAIRS);
@@ -68,11 +66,24 @@ struct {
 	__type(value, __u64);
 } sent SEC(".maps");
 
+/* A frame that was delivered in a drain, known again by its length and beginning. */
+struct print {
+	__u64 hash;
+	__u32 wire;
+	__u32 len;
+};
+
+struct delivery {
+	__u32 generation;
+	__u32 ifindex; /* of the member that delivered it */
+	__u64 at_ns;
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, PAIRS);
-	__type(key, struct pair);
-	__type(value, __u64);
+	__type(key, struct print);
+	__type(value, struct delivery);
 } delivered SEC(".maps");
 
 /* What the wires' own programs counted, by wire and reason. */
@@ -229,12 +240,59 @@ static __always_inline void note_sent(const struct wire *w, const struct pair *p
 		mark(&sent, p, w->generation);
 }
 
-/* What a pair is marked with that a member delivered: when the flip is undone, what
- * the one member delivered is not held against itself.
+/* So much of a frame tells it from others: the headers of IP and TCP or UDP, with
+ * their identifiers, numbers and checksums.
  */
-static __always_inline __u64 delivery(const struct wire *w, __u32 ifindex)
+#define PRINT_LEN 96
+
+/* An outside that does not know a station floods, and what it sends at the flip may
+ * come by both members, within this time; nanoseconds.
+ */
+#define COPY_NS 200000000ULL
+
+static __always_inline bool read_print(struct __sk_buff *skb, __u32 number, struct print *p)
 {
-	return w->generation << 32 | ifindex;
+	__u64 words[PRINT_LEN / 8] = {};
+	__u32 len = skb->len;
+	int i;
+
+	p->wire = number;
+	p->len = len;
+	if (len > PRINT_LEN)
+		len = PRINT_LEN;
+	barrier_var(len);
+	if (len < 1 || len > PRINT_LEN || bpf_skb_load_bytes(skb, 0, words, len))
+		return false;
+	p->hash = skb->vlan_present ? skb->vlan_tci : 0xffff0000;
+	for (i = 0; i < PRINT_LEN / 8; i++)
+		p->hash = ((p->hash ^ words[i]) * 0x9E3779B97F4A7C15ULL) ^ p->hash >> 29;
+	return true;
+}
+
+/* Whether the frame is one that the other member delivered a moment ago. A copy comes
+ * once: the next frame like it is one of its own. What comes late, and not twice,
+ * is delivered, if out of order: that is better than lost.
+ */
+static __always_inline bool is_copy(struct __sk_buff *skb, const struct wire *w, __u32 number)
+{
+	struct delivery now = {
+		.generation = w->generation, .ifindex = skb->ifindex,
+		.at_ns = bpf_ktime_get_coarse_ns(),
+	};
+	struct print print = {};
+	struct delivery *d;
+
+	if (!read_print(skb, number, &print) ||
+	    !bpf_map_update_elem(&delivered, &print, &now, BPF_NOEXIST))
+		return false;
+	d = bpf_map_lookup_elem(&delivered, &print);
+	if (!d || d->generation != now.generation || d->ifindex == now.ifindex ||
+	    (__s64)(now.at_ns - d->at_ns) >= (__s64)COPY_NS) {
+		bpf_map_update_elem(&delivered, &print, &now, BPF_ANY);
+		return false;
+	}
+	bpf_map_delete_elem(&delivered, &print);
+	return true;
 }
 
 #define MULTICAST_BIT 1ULL /* of the first byte, in little-endian order */
@@ -242,28 +300,25 @@ static __always_inline __u64 delivery(const struct wire *w, __u32 ifindex)
 /* What becomes of a frame that arrived on a member: FAST, DRAINED where it is
  * delivered though the member was left, or the reason for which it is dropped.
  */
-static __always_inline enum reason arrive(const struct wire *w, __u32 ifindex,
-					  const struct pair *p)
+static __always_inline enum reason arrive(struct __sk_buff *skb, const struct wire *w,
+					  __u32 number, const struct pair *p)
 {
 	__u64 members = members_of(w);
+	__u32 ifindex = skb->ifindex;
+	bool is_active = ifindex == active_of(members);
 
-	if (ifindex == active_of(members)) {
-		if (!draining_of(members))
-			return FAST;
-		/* It was flooded to this one before it became active. */
-		if (is_marked(&sent, p, w->generation))
-			return OWN_RETURNED;
-		mark(&delivered, p, delivery(w, ifindex));
+	if (is_active && !draining_of(members))
 		return FAST;
-	}
-	if (ifindex != draining_of(members))
+	if (!is_active && ifindex != draining_of(members))
 		return STANDBY;
+	/* To the active one it was flooded before it became active. */
 	if (is_marked(&sent, p, w->generation))
 		return OWN_RETURNED;
-	if (p->destination & MULTICAST_BIT ||
-	    is_marked(&delivered, p, delivery(w, active_of(members))))
+	if (p->destination & MULTICAST_BIT)
+		return is_active ? FAST : DOUBLED;
+	if (is_copy(skb, w, number))
 		return DOUBLED;
-	return DRAINED;
+	return is_active ? FAST : DRAINED;
 }
 
 static __always_inline bool is_dropped(enum reason reason)
