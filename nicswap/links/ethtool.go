@@ -40,6 +40,21 @@ func (l *Links) driver(name string) (driver string) {
 	return driver
 }
 
+// HasCarrier says whether a device is up and has its carrier in this instant. What
+// the kernel tells of carriers over netlink comes up to a second later, but for
+// devices with a lower one (net/core/link_watch.c: linkwatch_urgent_event).
+func (l *Links) HasCarrier(name string) (bool, error) {
+	link := ethtoolValue{command: unix.ETHTOOL_GLINK}
+	err := l.control(func(fd int) error { return ethtool(fd, name, &link) })
+	if errors.Is(err, unix.ENODEV) {
+		err = ErrGone
+	}
+	if err != nil {
+		return false, fmt.Errorf("ask for the carrier of %s: %w", name, err)
+	}
+	return link.data != 0, nil
+}
+
 // DisableLRO turns large receive offload off, as a bridge does with its ports. A
 // device that has none, or is none of Ethernet's, is fine as it is.
 func (l *Links) DisableLRO(name string) error {

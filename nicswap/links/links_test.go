@@ -155,10 +155,16 @@ func TestCarrierFollowsTheStub(t *testing.T) {
 		if got := l.named(t, "uplink"); !got.Up || got.Carrier != up {
 			t.Errorf("with the stub up %v the port is %+v", up, got)
 		}
+		if has, err := l.HasCarrier("uplink"); has != up || err != nil {
+			t.Errorf("with the stub up %v the port's carrier is %v: %v", up, has, err)
+		}
 	}
 	must(t, l.Delete(port.Ifindex))
 	if _, err := l.ByName(stub.Name); !errors.Is(err, ErrGone) {
 		t.Errorf("without its port the stub is there: %v", err)
+	}
+	if _, err := l.HasCarrier("uplink"); !errors.Is(err, ErrGone) {
+		t.Errorf("the carrier of a port that is gone: %v", err)
 	}
 }
 
