@@ -36,8 +36,9 @@ type MemberV1 struct {
 	Kind     string `json:"kind"`
 	LinkKind string `json:"link_kind"`
 	Driver   string `json:"driver,omitempty"`
-	// State is "active", "draining", "standby" (warm), "cold" (shared, and not
-	// claimed now), "away" (being upgraded), "no_carrier" or "missing".
+	// State is "active", "draining", "standby" (warm), "cold" (shared and not
+	// claimed now, or not fit: Why of the group says so), "away" (being upgraded),
+	// "no_carrier" or "missing".
 	State   string `json:"state"`
 	Carrier bool   `json:"carrier"`
 	MTU     int    `json:"mtu"`
@@ -49,6 +50,40 @@ type SwapRequestV1 struct {
 	// To is a member's name, or "physical" or "virtual".
 	To     string `json:"to"`
 	DryRun bool   `json:"dry_run"`
+}
+
+// AdoptRequestV1 is the body of POST /v1/adopt.
+type AdoptRequestV1 struct {
+	// Port is the port of a bridge that is to become the first member.
+	Port string `json:"port"`
+	// Group is the name of the new group, and of its stable port; that of the port
+	// with ".s" if it is left out.
+	Group string `json:"group"`
+	// Members are further members, in the order of preference.
+	Members []string `json:"members"`
+	DryRun  bool     `json:"dry_run"`
+}
+
+// ReleaseRequestV1 is the body of POST /v1/release.
+type ReleaseRequestV1 struct {
+	Group  string `json:"group"`
+	DryRun bool   `json:"dry_run"`
+}
+
+// ChangeV1 answers POST /v1/adopt and /v1/release.
+type ChangeV1 struct {
+	Group  string `json:"group"`
+	Bridge string `json:"bridge"`
+	// Port is the stable port, Ifindex its number, 0 before it is made.
+	Port    string `json:"port"`
+	Ifindex int    `json:"ifindex"`
+	// Member is the device that leaves the bridge, or enters it.
+	Member string `json:"member"`
+	// Done is false for a dry run.
+	Done bool `json:"done"`
+	// Steps say what is done, Costs what it costs, a sentence each.
+	Steps []string `json:"steps"`
+	Costs []string `json:"costs"`
 }
 
 // SwapV1 is a swap, done, failed or only planned: an element of the answers to POST
@@ -64,8 +99,9 @@ type SwapV1 struct {
 	// Cause is "request", "policy", "loss", "upgrade" or "recovery"; Why says more.
 	Cause string `json:"cause"`
 	Why   string `json:"why,omitempty"`
-	// Result is "planned" (dry run), "running", "done", "failed" (nothing changed
-	// for traffic) or "rolled_back" (traffic is on From again).
+	// Result is "planned" (dry run), "running", "done", "failed" or "rolled_back"
+	// (traffic is on From again). A swap that failed has changed nothing for
+	// traffic, unless Error says that the target was lost after the flip.
 	Result string `json:"result"`
 	// Error says why it failed; Phase is where.
 	Error string    `json:"error,omitempty"`
@@ -102,7 +138,7 @@ type EventV1 struct {
 	Time  time.Time `json:"time"`
 	Group string    `json:"group"`
 	// Event is "phase", "swap" (ended), "member" (its state changed), "group" (its
-	// state changed) or "upgrade".
+	// state changed), "upgrade" or "lost" (events were: Text says how many).
 	Event  string  `json:"event"`
 	Member string  `json:"member,omitempty"`
 	State  string  `json:"state,omitempty"`

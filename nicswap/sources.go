@@ -1,6 +1,13 @@
 package nicswap
 
-import "github.com/shunt-dev/shunt/accel"
+import (
+	"context"
+	"net/netip"
+
+	"github.com/shunt-dev/shunt/accel"
+	"github.com/shunt-dev/shunt/nicswap/announce"
+	"github.com/shunt-dev/shunt/nicswap/links"
+)
 
 // Wires is what nicswap needs of the data plane; tcprog serves it. Ports and
 // members are named by ifindex. A wire is pinned: it carries traffic without the
@@ -20,9 +27,7 @@ type Wires interface {
 	// draining. Removing one that is gone is no error.
 	RemoveMember(port, member int) error
 	// PrepareFlip begins a new generation: from here on the programs remember what
-	// the port sends, so that they know it when the outside floods it back. What was
-	// sent before must have come back when the flip is done: leave the outside some
-	// time between the two.
+	// the port sends, so that they know it when the outside floods it back.
 	PrepareFlip(port int) error
 	// Flip makes a member active (0: none) and the one that was active, draining,
 	// by one store. It returns the one that was.
@@ -46,3 +51,83 @@ type Bridges interface {
 	// FDB returns the mirrored stations of a bridge.
 	FDB(bridge string) ([]accel.Station, error)
 }
+
+// devices is what nicswap asks of network devices; package links serves it.
+// Every method may be called from several goroutines. An error about a device
+// that is not there is links.ErrGone.
+type devices interface {
+	ByName(name string) (links.Link, error)
+	ByIndex(ifindex int) (links.Link, error)
+	All() ([]links.Link, error)
+	HasAddresses(ifindex int) (bool, error)
+	Uppers(ifindex int) ([]links.Link, error)
+	SetUp(ifindex int, up bool) error
+	SetMTU(ifindex, mtu int) error
+	SetPromisc(ifindex int, on bool) error
+	DisableLRO(name string) error
+	QuietIPv6(name string) error
+	IPv6(name string) (links.IPv6, error)
+	SetIPv6(name string, s links.IPv6) error
+	CreatePort(name string, mac accel.MAC, mtu int) (port, stub links.Link, err error)
+	Delete(ifindex int) error
+	SetMaster(ifindex, master int) error
+	PortSettings(ifindex int) (links.PortSettings, error)
+	ApplyPortSettings(ifindex int, s links.PortSettings) error
+	Addresses(ifindex int) ([]links.Address, error)
+	AddAddress(ifindex int, a links.Address) error
+	DeleteAddress(ifindex int, a links.Address) error
+	// Subscribe begins to listen. The watch that it returns calls changed for
+	// everything that happens from then on, until ctx ends.
+	Subscribe() (watch, error)
+	Close() error
+}
+
+// watch tells of changes of devices until ctx ends.
+type watch func(ctx context.Context, changed func(links.Event)) error
+
+// host are the devices of the network namespace.
+type host struct{ *links.Links }
+
+func openHost() (devices, announcer, error) {
+	l, err := links.Open()
+	if err != nil {
+		return nil, nil, err
+	}
+	return host{l}, sender{}, nil
+}
+
+// Subscribe begins to listen.
+func (h host) Subscribe() (watch, error) {
+	w, err := h.Links.Subscribe()
+	if err != nil {
+		return nil, err
+	}
+	return w.Run, nil
+}
+
+// announcer sends on a member; package announce serves it.
+type announcer interface {
+	// Send announces the stations, at most perSecond frames a second, and returns
+	// how many frames were sent.
+	Send(ctx context.Context, ifindex int, stations []announce.Station, perSecond int) (frames int, err error)
+	// Probe returns nil once the address has answered over the device.
+	Probe(ctx context.Context, ifindex int, from accel.MAC, addr netip.Addr) error
+	// Addresses are the known addresses of stations.
+	Addresses() (map[accel.MAC][]netip.Addr, error)
+}
+
+// sender sends over the network namespace's devices.
+type sender struct{}
+
+// Send announces stations.
+func (sender) Send(ctx context.Context, ifindex int, stations []announce.Station, perSecond int) (frames int, err error) {
+	return announce.Send(ctx, ifindex, stations, perSecond)
+}
+
+// Probe asks without a tag.
+func (sender) Probe(ctx context.Context, ifindex int, from accel.MAC, addr netip.Addr) error {
+	return announce.Probe(ctx, ifindex, from, 0, 0, addr)
+}
+
+// Addresses are those that this host has learned.
+func (sender) Addresses() (map[accel.MAC][]netip.Addr, error) { return announce.Addresses() }

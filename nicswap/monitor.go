@@ -1,0 +1,278 @@
+package nicswap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shunt-dev/shunt/nicswap/links"
+)
+
+// watchAgain is how long a watch that failed waits before it begins anew.
+const watchAgain = time.Second
+
+// listen begins to hear of devices. What happens from then on is not missed.
+func (e *Engine) listen() error {
+	run, err := e.devices.Subscribe()
+	if err != nil {
+		return fmt.Errorf("listen to the devices: %w", err)
+	}
+	e.workers.Go(func() { e.hear(e.working, run) })
+	return nil
+}
+
+// hear takes in what the kernel tells of devices, until ctx ends.
+func (e *Engine) hear(ctx context.Context, run watch) {
+	for {
+		var err error
+		if run != nil {
+			err = run(ctx, e.seen)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		e.logger.Error("the kernel does not tell of devices any more; it is tried again", "error", err)
+		select {
+		case <-time.After(watchAgain):
+		case <-ctx.Done():
+			return
+		}
+		if run, err = e.devices.Subscribe(); err != nil {
+			e.logger.Error("the kernel cannot be listened to", "error", err)
+		}
+		e.lookAtAll()
+	}
+}
+
+// seen is called with every event. An event says that something changed; how it
+// is now is asked for.
+func (e *Engine) seen(event links.Event) {
+	if event.All {
+		e.lookAtAll()
+		return
+	}
+	e.look(event.Ifindex, event.Name)
+}
+
+// look asks how a device is now, and takes that in.
+func (e *Engine) look(ifindex int, name string) {
+	e.looking.Lock()
+	defer e.looking.Unlock()
+	l, err := e.devices.ByIndex(ifindex)
+	isGone := errors.Is(err, links.ErrGone)
+	if err != nil && !isGone {
+		e.logger.Warn("a device cannot be looked at", "device", name, "error", err)
+		return
+	}
+	for _, g := range e.all() {
+		g.mu.Lock()
+		if isGone {
+			g.gone(ifindex, name)
+		} else {
+			g.there(l)
+		}
+		e.judge(g)
+		g.mu.Unlock()
+	}
+}
+
+// lookAtAll asks how every device is now.
+func (e *Engine) lookAtAll() {
+	e.looking.Lock()
+	defer e.looking.Unlock()
+	all, err := e.devices.All()
+	if err != nil {
+		e.logger.Error("the devices cannot be listed", "error", err)
+		return
+	}
+	for _, g := range e.all() {
+		g.mu.Lock()
+		g.takeAll(all)
+		e.judge(g)
+		g.tend()
+		g.mu.Unlock()
+	}
+}
+
+// takeAll takes in every device, and that the others are gone.
+func (g *group) takeAll(all []links.Link) {
+	there := make(map[int]bool, len(all))
+	for _, l := range all {
+		there[l.Ifindex] = true
+		g.there(l)
+	}
+	for _, m := range g.members {
+		if m.link.Ifindex != 0 && !there[m.link.Ifindex] {
+			g.gone(m.link.Ifindex, m.name)
+		}
+	}
+	for _, l := range []links.Link{g.port, g.stub} {
+		if l.Ifindex != 0 && !there[l.Ifindex] {
+			g.gone(l.Ifindex, l.Name)
+		}
+	}
+}
+
+// there takes in how a device is. A device that has another number than the one
+// of that name before is another device.
+func (g *group) there(l links.Link) {
+	if m := g.at(l.Ifindex); m != nil && m.name != l.Name {
+		g.loseMember(m) // it was given another name
+	}
+	for _, m := range g.members {
+		if m.name != l.Name {
+			continue
+		}
+		if m.link.Ifindex != 0 && m.link.Ifindex != l.Ifindex {
+			g.loseMember(m)
+		}
+		if m.link.Ifindex == 0 {
+			m.unfit = ""
+			g.tend()
+		}
+		m.link = l
+	}
+	switch {
+	case l.Ifindex == g.port.Ifindex:
+		if l.Master != g.port.Master {
+			g.tend()
+		}
+		g.port = l
+	case l.Ifindex == g.stub.Ifindex:
+		g.stub = l
+	case l.Name == g.Bridge && g.trouble != "":
+		g.tend()
+	}
+}
+
+// gone takes in that a device is not there any more.
+func (g *group) gone(ifindex int, name string) {
+	switch {
+	case ifindex == g.port.Ifindex, ifindex == g.stub.Ifindex:
+		g.losePort()
+	case name == g.Bridge:
+		g.tend()
+	default:
+		if m := g.at(ifindex); m != nil {
+			g.loseMember(m)
+		}
+	}
+}
+
+// loseMember takes in that a member's device is gone. Its programs went with it.
+func (g *group) loseMember(m *member) {
+	if s := g.running; s != nil && s.flipped && s.from == m && m.link.Ifindex == g.draining {
+		close(s.sourceGone)
+		g.draining = 0
+	}
+	m.link, m.warm, m.unfit = links.Link{}, false, ""
+}
+
+// losePort takes in that somebody deleted the stable port: it is made anew.
+func (g *group) losePort() {
+	g.port, g.stub, g.active, g.draining = links.Link{}, links.Link{}, 0, 0
+	for _, m := range g.members {
+		m.warm = false
+	}
+	g.tend()
+}
+
+// judge looks whether the traffic must move, which happens at once: no journal
+// and no other swap is waited for. There is no way back by itself: who lost its
+// carrier for a moment is a standby afterwards. The group is locked.
+func (e *Engine) judge(g *group) {
+	defer e.told(g)
+	if g.port.Ifindex == 0 || g.closed || !g.settled {
+		return
+	}
+	if g.active != 0 && g.on != nil && g.on.link.Ifindex == g.active && g.on.carries() {
+		return
+	}
+	to := g.refuge()
+	if to == nil && g.active == 0 {
+		return // down, as before
+	}
+	if g.active == 0 {
+		e.failover(g, nil, to, "no member was usable before")
+	} else {
+		e.failover(g, g.on, to, whyLost(g.on))
+	}
+}
+
+func whyLost(m *member) string {
+	switch {
+	case m == nil:
+		return "the active device is no member of the group"
+	case m.link.Ifindex == 0:
+		return m.name + " is gone"
+	case !m.link.Up:
+		return m.name + " was set down"
+	}
+	return m.name + " has lost its carrier"
+}
+
+// failover moves the traffic from a member that is lost, nil if none was active,
+// to another; nil if there is none. The group is locked.
+func (e *Engine) failover(g *group, from, to *member, why string) {
+	if err := e.wires.PrepareFlip(g.port.Ifindex); err != nil {
+		e.logger.Warn("frames that come back are not known", "group", g.Name, "error", err)
+	}
+	next := e.newSwap(g, Request{Group: g.Name, Cause: causeLoss, Why: why})
+	next.from, next.to = from, to
+	err := e.flip(g, to, next)
+	g.stuck = err != nil
+	if err != nil {
+		e.logger.Error("the traffic cannot be moved", "group", g.Name, "why", why, "error", err)
+		return
+	}
+	g.tend() // the stub follows
+	running := g.running
+	switch {
+	case to == nil:
+		e.goDown(g, why)
+	case running != nil && running.flipped && to == running.from:
+		running.tell(loss{errors.New(why), true})
+	case running != nil && from == nil && !running.flipped:
+		// It was down; the swap goes on from here.
+	default:
+		e.takeOver(g, next, why)
+	}
+}
+
+// goDown is what follows where no member is left. A swap that has not flipped yet
+// goes on: it may bring one.
+func (e *Engine) goDown(g *group, why string) {
+	g.draining = 0
+	if err := e.wires.EndDrain(g.port.Ifindex); err != nil {
+		e.logger.Warn("a drain cannot be ended", "group", g.Name, "error", err)
+	}
+	e.logger.Error("the group is down: no member carries traffic", "group", g.Name, "why", why)
+	if s := g.running; s != nil && s.flipped {
+		s.tell(loss{fmt.Errorf("%s, and no other member is usable", why), false})
+	}
+}
+
+// takeOver makes the loss a swap of its own, which takes the group from the one
+// that is running.
+func (e *Engine) takeOver(g *group, next *swap, why string) {
+	if running := g.running; running != nil {
+		next.before = running
+		if next.from != nil { // else the running one knows
+			running.tell(loss{fmt.Errorf("%s meanwhile: %s is on %s now", why, g.Name, next.to.name), false})
+		}
+	}
+	next.name()
+	g.running = next
+	e.workers.Go(next.runLoss)
+}
+
+// runLoss is what remains to do of a swap that was flipped at once.
+func (s *swap) runLoss() {
+	ctx := s.begin(context.WithoutCancel(s.e.working), trace.WithTimestamp(s.began))
+	s.countFrom()
+	s.tookPlace(ctx)
+	s.settle(ctx)
+}
