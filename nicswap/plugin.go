@@ -11,9 +11,10 @@ import (
 
 func init() {
 	accel.Register(accel.Plugin{
-		Name:  "nicswap",
-		After: []string{"telemetry", "tcprog"},
-		New:   func() accel.Component { return newEngine() },
+		Name:     "nicswap",
+		After:    []string{"telemetry", "tcprog"},
+		New:      func() accel.Component { return newEngine() },
+		Commands: commands,
 	})
 }
 

@@ -1,0 +1,352 @@
+package nicswap
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"github.com/shunt-dev/shunt/accel"
+)
+
+// commands are nicswap's part of the command line.
+func commands() []*cobra.Command {
+	return []*cobra.Command{groupsCommand(), swapsCommand(), swapCommand(), adoptCommand(), releaseCommand()}
+}
+
+func groupsCommand() *cobra.Command {
+	return readCommand("groups", "Show the stable ports and their members", showGroups)
+}
+
+func swapsCommand() *cobra.Command {
+	return readCommand("swaps", "Show the last swaps, the newest first", showSwaps)
+}
+
+// readCommand makes a command that asks the daemon for a list, of all groups or of
+// one.
+func readCommand[T any](name, short string, show func(accel.Screen, []T) error) *cobra.Command {
+	var f accel.ClientFlags
+	var group string
+	cmd := &cobra.Command{Use: name, Short: short}
+	f.Add(cmd)
+	cmd.Flags().StringVar(&group, "group", "", "only this `group`")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		var list []T
+		if err := f.Client().Do(cmd.Context(), http.MethodGet, "/v1/"+name+query(group), nil, &list); err != nil {
+			return err
+		}
+		return accel.Print(cmd, f, list, show)
+	}
+	return cmd
+}
+
+func query(group string) string {
+	if group == "" {
+		return ""
+	}
+	return "?group=" + url.QueryEscape(group)
+}
+
+func swapCommand() *cobra.Command {
+	var f accel.ClientFlags
+	var r SwapRequestV1
+	var follow bool
+	cmd := &cobra.Command{
+		Use:   "swap GROUP...",
+		Short: "Move groups to another member, without losing a frame",
+		Long: "Move groups to another member, one after the other, up to the first that fails.\n\n" +
+			"A failure before the flip leaves everything as it was; a target that is lost\n" +
+			"after it is left again. The exit code is 1 if a group was not moved. Who\n" +
+			"interrupts the command aborts a swap that has not flipped yet.",
+		Example: "  shunt swap uplink --to eth1\n" +
+			"  shunt swap uplink storage --to physical\n" +
+			"  shunt swap uplink --to eth1 --dry-run",
+		Args: needs("GROUP"),
+	}
+	f.Add(cmd)
+	cmd.Flags().StringVar(&r.To, "to", "", "the `member`, or physical or virtual for the first of that kind")
+	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only say what would be done")
+	cmd.Flags().BoolVar(&follow, "follow", false, "tell of every phase on stderr")
+	cmd.MarkFlagRequired("to")
+	cmd.RunE = func(cmd *cobra.Command, groups []string) error {
+		r.Groups = groups
+		end := func() {}
+		if follow {
+			end = followSwaps(cmd, f.Client(), groups)
+		}
+		var swaps []SwapV1
+		err := f.Client().Do(cmd.Context(), http.MethodPost, "/v1/swap", r, &swaps)
+		end()
+		if err != nil {
+			return err
+		}
+		return errors.Join(accel.Print(cmd, f, swaps, showSwapped), failure(swaps, groups))
+	}
+	return cmd
+}
+
+// needs makes the check for commands that want one argument or more.
+func needs(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return fmt.Errorf("%q needs a %s; see \"%s --help\"", cmd.CommandPath(), what, cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+// one makes the check for commands that want exactly one.
+func one(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return fmt.Errorf("%q needs one %s; see \"%s --help\"", cmd.CommandPath(), what, cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+// followSwaps tells of phases while a swap runs, and returns what ends that.
+func followSwaps(cmd *cobra.Command, client *accel.Client, groups []string) (end func()) {
+	ctx, cancel := context.WithCancel(cmd.Context())
+	var telling sync.WaitGroup
+	telling.Go(func() {
+		err := client.Stream(ctx, "/v1/events", func(line json.RawMessage) error {
+			var event EventV1
+			if err := json.Unmarshal(line, &event); err != nil {
+				return err
+			}
+			if event.Event == eventPhase && slices.Contains(groups, event.Group) {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", event.Group, event.Phase)
+			}
+			return nil
+		})
+		if err != nil && ctx.Err() == nil {
+			fmt.Fprintf(cmd.ErrOrStderr(), "shunt: the events cannot be followed: %v\n", err)
+		}
+	})
+	return func() {
+		cancel()
+		telling.Wait()
+	}
+}
+
+// failure is the error of a command of which a swap failed, and says what was not
+// even tried.
+func failure(swaps []SwapV1, groups []string) error {
+	if len(swaps) == 0 {
+		return errors.New("the daemon did not say what became of the swap")
+	}
+	last := swaps[len(swaps)-1]
+	if last.Result == resultDone || last.Result == resultPlanned {
+		return nil
+	}
+	text := fmt.Sprintf("%s is not moved to %s: %s", last.Group, last.To, last.Error)
+	if rest := groups[len(swaps):]; len(rest) > 0 {
+		text += fmt.Sprintf("; not tried: %s", strings.Join(rest, ", "))
+	}
+	return errors.New(text)
+}
+
+func adoptCommand() *cobra.Command {
+	var f accel.ClientFlags
+	var r AdoptRequestV1
+	cmd := &cobra.Command{
+		Use:   "adopt PORT",
+		Short: "Make a stable port of a port of a bridge",
+		Long: "Make a stable port of a port of a bridge. The port's device becomes the first\n" +
+			"member and keeps its name; its settings, VLANs and addresses go to the stable\n" +
+			"port. It costs a moment of traffic, which --dry-run describes. Release turns it\n" +
+			"back.",
+		Example: "  shunt adopt eth0 --group uplink --member eth1 --dry-run",
+		Args:    one("PORT"),
+	}
+	f.Add(cmd)
+	cmd.Flags().StringVar(&r.Group, "group", "", "the `name` of the group and the stable port\n(default PORT.s)")
+	cmd.Flags().StringArrayVar(&r.Members, "member", nil, "a further `member`; may be given again")
+	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only say what would be done")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		r.Port = args[0]
+		return change(cmd, f, "adopt", r)
+	}
+	return cmd
+}
+
+func releaseCommand() *cobra.Command {
+	var f accel.ClientFlags
+	var r ReleaseRequestV1
+	cmd := &cobra.Command{
+		Use:   "release GROUP",
+		Short: "Put the active member into the bridge in the place of its stable port",
+		Long: "Put the active member into the bridge in the place of its stable port, which is\n" +
+			"removed. A group of the configuration must be removed there first.",
+		Args: one("GROUP"),
+	}
+	f.Add(cmd)
+	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only say what would be done")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		r.Group = args[0]
+		return change(cmd, f, "release", r)
+	}
+	return cmd
+}
+
+// change asks for an adoption or a release.
+func change(cmd *cobra.Command, f accel.ClientFlags, what string, body any) error {
+	var result ChangeV1
+	if err := f.Client().Do(cmd.Context(), http.MethodPost, "/v1/"+what, body, &result); err != nil {
+		return err
+	}
+	return accel.Print(cmd, f, result, showChange)
+}
+
+var stateColours = map[string]accel.Colour{
+	groupReady: accel.Green, groupSwapping: accel.Green, groupUpgrading: accel.Yellow, groupDegraded: accel.Yellow, groupDown: accel.Red,
+	memberActive: accel.Green, memberStandby: accel.Green, memberNoCarrier: accel.Yellow, memberMissing: accel.Yellow,
+}
+
+// showGroups shows a row for every member; the group stands in its first.
+func showGroups(s accel.Screen, groups []GroupV1) error {
+	t := accel.Table{Headings: []string{"GROUP", "BRIDGE", "STATE", "MEMBER", "KIND", "MEMBER IS", ">MTU"}}
+	for _, g := range groups {
+		rows := groupRows(g)
+		last := &rows[len(rows)-1]
+		if g.Why != "" {
+			last.Notes = append(last.Notes, g.Why)
+		}
+		if len(g.Dropped) > 0 {
+			last.Notes = append(last.Notes, "dropped: "+reasonCounts(g.Dropped))
+		}
+		t.Rows = append(t.Rows, rows...)
+	}
+	return s.Table(t)
+}
+
+func groupRows(g GroupV1) (rows []accel.Row) {
+	first := []string{g.Group, g.Bridge, g.State}
+	if len(g.Members) == 0 {
+		return []accel.Row{{Cells: append(first, "-", "-", "-", "-"), Colours: map[int]accel.Colour{2: stateColours[g.State]}}}
+	}
+	for i, m := range g.Members {
+		row := accel.Row{Cells: append(first, m.Member, memberKind(m), m.State, fmt.Sprint(m.MTU)), Colours: map[int]accel.Colour{5: stateColours[m.State]}}
+		if i == 0 {
+			row.Colours[2] = stateColours[g.State]
+		}
+		rows = append(rows, row)
+		first = []string{"", "", ""}
+	}
+	return rows
+}
+
+func memberKind(m MemberV1) string {
+	switch {
+	case m.State == memberMissing:
+		return "-"
+	case m.LinkKind != "":
+		return m.LinkKind
+	case m.Driver != "":
+		return m.Driver
+	}
+	return m.Kind
+}
+
+// reasonCounts lists numbers of frames by their reasons.
+func reasonCounts(counts map[string]uint64) string {
+	var list []string
+	for _, reason := range slices.Sorted(maps.Keys(counts)) {
+		list = append(list, fmt.Sprintf("%s %s", accel.FormatFrames(counts[reason]), reason))
+	}
+	return strings.Join(list, ", ")
+}
+
+func resultColour(result string) accel.Colour {
+	switch result {
+	case resultDone, resultPlanned, resultRunning:
+		return accel.Green
+	case resultRolledBack:
+		return accel.Yellow
+	}
+	return accel.Red
+}
+
+func showSwaps(s accel.Screen, swaps []SwapV1) error {
+	t := accel.Table{Headings: []string{"BEGAN", "GROUP", "FROM", "TO", "CAUSE", "RESULT", ">FLIP"}}
+	for _, v := range swaps {
+		row := accel.Row{
+			Cells: []string{
+				v.Began.Local().Format("15:04:05"), v.Group, orElse(v.From, "-"), orElse(v.To, "-"), v.Cause, v.Result, flipTime(v.FlipNS),
+			},
+			Colours: map[int]accel.Colour{5: resultColour(v.Result)},
+			Notes:   swapNotes(v),
+		}
+		t.Rows = append(t.Rows, row)
+	}
+	return s.Table(t)
+}
+
+func flipTime(ns int64) string {
+	if ns == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%d.%d us", ns/1000, ns%1000/100)
+}
+
+// swapNotes say what is not in the table.
+func swapNotes(v SwapV1) (notes []string) {
+	if v.Error != "" {
+		notes = append(notes, v.Phase+": "+v.Error)
+	}
+	if v.Why != "" {
+		notes = append(notes, "why: "+v.Why)
+	}
+	if len(v.Dropped) > 0 {
+		notes = append(notes, "dropped: "+reasonCounts(v.Dropped))
+	}
+	return notes
+}
+
+// showSwapped tells how the swaps of one request went.
+func showSwapped(s accel.Screen, swaps []SwapV1) error {
+	for _, v := range swaps {
+		if v.Result == resultPlanned {
+			fmt.Fprintf(s, "%s: would move from %s to %s\n", v.Group, orElse(v.From, "no member"), v.To)
+			for _, sentence := range v.Plan {
+				fmt.Fprintf(s, "    %s\n", sentence)
+			}
+			continue
+		}
+		fmt.Fprintf(s, "%s: from %s to %s: %s\n", v.Group, orElse(v.From, "no member"), v.To, s.Paint(resultColour(v.Result), v.Result))
+		if v.Result == resultDone {
+			fmt.Fprintf(s, "    flip %s, %d entries untouched, %d frames announced, %d drained\n", flipTime(v.FlipNS), v.Stations, v.Announced, v.Drained)
+		}
+		if len(v.Dropped) > 0 {
+			fmt.Fprintf(s, "    dropped: %s\n", reasonCounts(v.Dropped))
+		}
+		if v.TraceID != "" {
+			fmt.Fprintf(s, "    trace %s\n", v.TraceID)
+		}
+	}
+	return nil
+}
+
+func showChange(s accel.Screen, c ChangeV1) error {
+	if c.Done {
+		fmt.Fprintf(s, "%s: done\n", c.Group)
+	} else {
+		fmt.Fprintf(s, "%s: this would be done\n", c.Group)
+	}
+	t := accel.Table{Headings: []string{"PORT", "BRIDGE", "MEMBER"}}
+	row := accel.Row{Cells: []string{c.Port, c.Bridge, orElse(c.Member, "-")}, Notes: slices.Clone(c.Steps)}
+	for _, cost := range c.Costs {
+		row.Notes = append(row.Notes, "cost: "+cost)
+	}
+	t.Rows = []accel.Row{row}
+	return s.Table(t)
+}
