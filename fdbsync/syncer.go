@@ -19,7 +19,7 @@ import (
 func init() {
 	accel.Register(accel.Plugin{
 		Name:  "fdbsync",
-		After: []string{"telemetry", "tcprog"},
+		After: []string{"telemetry", "tcprog", "nicswap"},
 		New:   func() accel.Component { return newSyncer() },
 	})
 }
