@@ -396,6 +396,8 @@ func (h *hand) Uppers(ifindex int) ([]links.Link, error) {
 	return nil, links.ErrGone
 }
 
+func (h *hand) HasCarrier(name string) (bool, error) { return h.k.link(name).Carrier, nil }
+
 func (h *hand) IPv6(name string) (links.IPv6, error) { return h.k.link(name).ipv6, nil }
 
 func (h *hand) PortSettings(ifindex int) (links.PortSettings, error) {

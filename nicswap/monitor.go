@@ -47,6 +47,42 @@ func (e *Engine) hear(ctx context.Context, run watch) {
 	}
 }
 
+// carrierInterval is how often the carrier of an active member is looked at of which
+// the kernel may tell late.
+const carrierInterval = 5 * time.Millisecond
+
+// feel looks for lost carriers, until ctx ends: the kernel tells of most at once, but
+// of those of NICs without a lower device at most once a second for all together
+// (net/core/link_watch.c: linkwatch_urgent_event).
+func (e *Engine) feel(ctx context.Context) {
+	again := time.NewTicker(carrierInterval)
+	defer again.Stop()
+	for {
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return
+		}
+		for _, l := range e.toldLate() {
+			if has, err := e.devices.HasCarrier(l.Name); err == nil && !has {
+				e.look(l.Ifindex, l.Name)
+			}
+		}
+	}
+}
+
+// toldLate are the active members of whose carrier the kernel may tell late.
+func (e *Engine) toldLate() (late []links.Link) {
+	for _, g := range e.all() {
+		g.mu.Lock()
+		if m := g.on; g.active != 0 && m != nil && m.link.Lower == 0 && m.carries() {
+			late = append(late, m.link)
+		}
+		g.mu.Unlock()
+	}
+	return late
+}
+
 // seen is called with every event. An event says that something changed; how it
 // is now is asked for.
 func (e *Engine) seen(event links.Event) {

@@ -68,6 +68,7 @@ func (e *Engine) start(ctx context.Context) (err error) {
 		e.writeDown(g)
 		e.begin(g)
 	}
+	e.workers.Go(func() { e.feel(e.working) })
 	return nil
 }
 

@@ -65,6 +65,8 @@ type devices interface {
 	SetMTU(ifindex, mtu int) error
 	SetPromisc(ifindex int, on bool) error
 	DisableLRO(name string) error
+	// HasCarrier asks the driver; what the kernel tells of a carrier may come later.
+	HasCarrier(name string) (bool, error)
 	QuietIPv6(name string) error
 	IPv6(name string) (links.IPv6, error)
 	SetIPv6(name string, s links.IPv6) error

@@ -24,6 +24,7 @@ func init() {
 	n("files of other namespaces are passed over", "journal.go", "	if r.Namespace != s.namespace {\n", "	if false {\n", "TestFilesThatAreNotOurs")
 	n("a loss moves the traffic", "monitor.go", "	e.failover(g, g.on, to, whyLost(g.on))\n", "	_ = whyLost\n", "TestLossOfTheActiveMember")
 	n("lost events are made good", "monitor.go", "	if event.All {\n", "	if false {\n", "TestLossOfTheActiveMember")
+	n("a carrier is looked at", "monitor.go", "err == nil && !has {\n", "err == nil && !has && false {\n", "TestALossThatTheKernelDoesNotTell")
 	n("the source is the first refuge after a flip", "group.go", "s.flipped && s.from != nil && s.from.usable()", "false && s.from.usable()", "TestTheTargetIsLostInTheDrain|TestSourceFirst")
 	n("a member that is away is no refuge", "group.go", "return m.warm && !m.away && m.carries()", "return m.warm && m.carries()", "TestFailoverFollowsThePreference")
 	n("a carrier that the kernel has not acted on does not count", "group.go", " && m.link.Carrier && m.link.Running", " && m.link.Carrier", "TestACarrierThatTheKernelHasNotActedOn")
