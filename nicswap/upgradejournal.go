@@ -1,0 +1,145 @@
+package nicswap
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// upgradeJournal is what a daemon that is started in the middle of an upgrade has
+// to know of it.
+type upgradeJournal struct {
+	ID    string    `json:"id"`
+	Began time.Time `json:"began"`
+	// Before has the active member of every group at the beginning.
+	Before map[string]string `json:"before"`
+	// Away are the members that may be away.
+	Away []placement `json:"away"`
+}
+
+// journals is the directory of the upgrades' journals.
+type journals string
+
+func (d journals) path(id string) string { return filepath.Join(string(d), id+".json") }
+
+// write replaces the journal of an upgrade, as a whole or not at all.
+func (d journals) write(j upgradeJournal) error {
+	text, err := json.Marshal(j)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(string(d), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(string(d), "new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // fails once it is renamed
+	_, err = f.Write(text)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), d.path(j.ID)); err != nil {
+		return err
+	}
+	return d.sync()
+}
+
+// sync makes the directory's entries durable.
+func (d journals) sync() error {
+	f, err := os.Open(string(d))
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// remove forgets an upgrade. One that was never written is no error.
+func (d journals) remove(id string) error {
+	err := os.Remove(d.path(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(err, d.sync())
+}
+
+// all reads what is there. What cannot be read is logged and removed: there is
+// nothing in it that the groups need.
+func (d journals) all(logger *slog.Logger) []upgradeJournal {
+	entries, err := os.ReadDir(string(d))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		logger.Warn("the journals of upgrades cannot be read", "error", err)
+	}
+	var all []upgradeJournal
+	for _, entry := range entries {
+		j, err := readUpgradeJournal(filepath.Join(string(d), entry.Name()))
+		if err != nil {
+			logger.Warn("the journal of an upgrade cannot be read, and is removed", "error", err)
+			os.Remove(filepath.Join(string(d), entry.Name()))
+			continue
+		}
+		all = append(all, j)
+	}
+	return all
+}
+
+func readUpgradeJournal(path string) (j upgradeJournal, err error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return j, err
+	}
+	if err := json.Unmarshal(text, &j); err != nil {
+		return j, fmt.Errorf("%s: %w", path, err)
+	}
+	if j.ID != strings.TrimSuffix(filepath.Base(path), ".json") {
+		return j, fmt.Errorf("%s is the journal of upgrade %q", path, j.ID)
+	}
+	return j, nil
+}
+
+// resume ends an upgrade that the daemon before did not: its client has gone with
+// it. The members are taken back by the engine like any others; when all are, that
+// is announced and the journal goes. Traffic stays where it is: what the command did
+// to the members is not known here.
+func (u *upgrader) resume(j upgradeJournal) {
+	u.logger.Warn("the daemon ended in the middle of an upgrade", "began", j.Began, "away", j.Away, "active_before", j.Before)
+	err := u.await(u.ctx, 0, func(groups []GroupV1) bool { return j.isOver(groups) })
+	if err != nil {
+		return // the next daemon goes on
+	}
+	for _, p := range j.Away {
+		text := fmt.Sprintf("the upgrade was interrupted by the end of the daemon; %s is in service", p.Member)
+		if before := j.Before[p.Group]; before != "" {
+			text += "; before it, the traffic was on " + before
+		}
+		u.announce(EventV1{Time: time.Now(), Group: p.Group, Event: "upgrade", Member: p.Member, State: "failed", Text: text})
+	}
+	u.forget(j.ID)
+}
+
+// forget removes the journal of an upgrade that has ended.
+func (u *upgrader) forget(id string) {
+	if err := u.journals.remove(id); err != nil {
+		u.logger.Warn("the journal of an upgrade cannot be removed", "error", err)
+	}
+}
+
+// isOver says whether every member that was away is in service, or is not a member
+// any more.
+func (j upgradeJournal) isOver(groups []GroupV1) bool {
+	for _, p := range j.Away {
+		g, _ := groupOf(groups, p.Group)
+		m, ok := memberOf(g, p.Member)
+		if ok && !isBack(g, m) {
+			return false
+		}
+	}
+	return true
+}
