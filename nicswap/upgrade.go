@@ -128,8 +128,8 @@ type reservation struct {
 // errGone: nobody is there to run the command any more.
 var errGone = errors.New("the client has gone")
 
-// run is an upgrade from its beginning to its end. An error means that none began.
-// ctx ends when the client goes.
+// run is an upgrade from its beginning to its end. ctx ends when the client goes or
+// the daemon stops. An error means that none began, or that the daemon stops.
 func (u *upgrader) run(ctx context.Context, r UpgradeRequestV1, send func(any) error) error {
 	s, err := u.begin(r, send)
 	if err != nil {
@@ -141,12 +141,15 @@ func (u *upgrader) run(ctx context.Context, r UpgradeRequestV1, send func(any) e
 	defer context.AfterFunc(u.ctx, func() { cancel(errors.New("the daemon stops")) })()
 	err = s.work(ctx)
 	s.takeBack()
-	if !s.doubted && u.ctx.Err() == nil {
+	if !s.doubted && !stops(ctx) {
 		// What was moved has a place to go back to, whatever kept the rest from
 		// being upgraded.
-		err = errors.Join(err, s.goBack())
+		err = errors.Join(err, s.goBack(ctx))
 	}
-	s.finish(err)
+	s.finish(ctx, err)
+	if stops(ctx) {
+		return goneBy(ctx)
+	}
 	return nil
 }
 
@@ -326,7 +329,7 @@ func (r round) others(groups []GroupV1, g GroupV1) []string {
 
 // work upgrades the members and stops at the first thing that goes wrong.
 func (s *upgrade) work(ctx context.Context) error {
-	if err := s.tell("begin", "", s.outcome.Left, s.groups); err != nil {
+	if err := s.tell(ctx, "begin", "", s.outcome.Left, s.groups); err != nil {
 		return err
 	}
 	for _, r := range s.rounds {
@@ -357,12 +360,15 @@ func (s *upgrade) isStopped() bool {
 }
 
 // tell sends a step. It fails when the client has gone.
-func (s *upgrade) tell(step, member string, members, groups []string) error {
+func (s *upgrade) tell(ctx context.Context, step, member string, members, groups []string) error {
 	line := UpgradeStepV1{ID: s.outcome.ID, Step: step, Member: member, Members: members, Groups: groups}
-	if err := s.send(line); err != nil {
-		return errGone
+	if s.send(line) == nil {
+		return nil
 	}
-	return nil
+	if err := goneBy(ctx); err != nil {
+		return err
+	}
+	return errGone
 }
 
 // takeAway moves the traffic off the members of a round and reserves them. It is
@@ -395,10 +401,16 @@ func goneBy(ctx context.Context) error {
 	if ctx.Err() == nil {
 		return nil
 	}
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+	if cause := context.Cause(ctx); cause != context.Canceled {
 		return cause
 	}
 	return errGone
+}
+
+// stops says whether ctx has ended because the daemon stops, which gives a cause.
+func stops(ctx context.Context) bool {
+	err := goneBy(ctx)
+	return err != nil && err != errGone
 }
 
 func (s *upgrade) journal(r round) error {
@@ -430,9 +442,9 @@ func (s *upgrade) moveOff(ctx context.Context, group string, r round) error {
 	}
 	var errs []error
 	for _, to := range others {
-		err := s.swap(group, to, g.Active+" is to be upgraded")
+		err := s.swap(ctx, group, to, g.Active+" is to be upgraded")
 		if err == nil {
-			return s.tell("moved", to, []string{}, []string{group})
+			return s.tell(ctx, "moved", to, []string{}, []string{group})
 		}
 		errs = append(errs, err)
 	}
@@ -453,8 +465,8 @@ func (s *upgrade) awaitSwap(ctx context.Context, group string) error {
 
 // swap swaps a group. It does not end with the client: half a swap is worth less
 // than a whole one.
-func (s *upgrade) swap(group, to, why string) error {
-	result, err := s.engine.Swap(context.Background(), Request{Group: group, To: to, Cause: "upgrade", Why: why})
+func (s *upgrade) swap(ctx context.Context, group, to, why string) error {
+	result, err := s.engine.Swap(context.WithoutCancel(ctx), Request{Group: group, To: to, Cause: "upgrade", Why: why})
 	return swapError(group, to, result, err)
 }
 
@@ -512,7 +524,7 @@ func (s *upgrade) commandFor(ctx context.Context, member string, members []strin
 	s.outcome.Left = slices.DeleteFunc(s.outcome.Left, func(m string) bool { return slices.Contains(members, m) })
 	s.expect(&member)
 	defer s.expect(nil)
-	if err := s.tell("away", member, members, s.groupsOf(members)); err != nil {
+	if err := s.tell(ctx, "away", member, members, s.groupsOf(members)); err != nil {
 		return err
 	}
 	select {
@@ -556,12 +568,12 @@ func (s *upgrade) awaitBack(ctx context.Context, r round, ran []string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.checkBack(r); err != nil {
+	if err := s.checkBack(ctx, r); err != nil {
 		return err
 	}
 	s.doubted, s.taken = false, nil
 	s.outcome.Upgraded = append(s.outcome.Upgraded, ran...)
-	return s.tell("back", "", r.members, s.groupsOf(r.members))
+	return s.tell(ctx, "back", "", r.members, s.groupsOf(r.members))
 }
 
 // missing are the members of a round that are not in service yet. One that had no
@@ -597,13 +609,13 @@ func isBack(g GroupV1, was MemberV1) bool {
 }
 
 // checkBack asks, for every group of the members, whether it could be moved there.
-func (s *upgrade) checkBack(r round) error {
+func (s *upgrade) checkBack(ctx context.Context, r round) error {
 	for _, g := range s.engine.Groups() {
 		for _, m := range g.Members {
 			if m.State != "standby" || !slices.Contains(r.members, m.Member) {
 				continue
 			}
-			plan, err := s.engine.Swap(context.Background(), Request{Group: g.Group, To: m.Member, DryRun: true, Cause: "upgrade"})
+			plan, err := s.engine.Swap(context.WithoutCancel(ctx), Request{Group: g.Group, To: m.Member, DryRun: true, Cause: "upgrade"})
 			if err := swapError(g.Group, m.Member, plan, err); err != nil {
 				return fmt.Errorf("%s is back, but %w", m.Member, err)
 			}
@@ -623,7 +635,7 @@ func (s *upgrade) takeBack() {
 }
 
 // goBack moves the groups to the members that were active at the beginning.
-func (s *upgrade) goBack() error {
+func (s *upgrade) goBack(ctx context.Context) error {
 	var errs []error
 	for _, name := range s.groups {
 		g, _ := groupOf(s.engine.Groups(), name)
@@ -631,24 +643,24 @@ func (s *upgrade) goBack() error {
 		if to == "" || to == g.Active {
 			continue
 		}
-		if err := s.awaitUsable(name, to); err != nil {
+		if err := s.awaitUsable(ctx, name, to); err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		if err := s.swap(name, to, "the upgrade has ended"); err != nil {
+		if err := s.swap(ctx, name, to, "the upgrade has ended"); err != nil {
 			errs = append(errs, fmt.Errorf("%w; it stays on %s", err, g.Active))
 			continue
 		}
 		// A client that is gone is told nothing; the upgrade ends well without it.
-		_ = s.tell("moved", to, []string{}, []string{name})
+		_ = s.tell(ctx, "moved", to, []string{}, []string{name})
 	}
 	return errors.Join(errs...)
 }
 
 // awaitUsable waits for a member that was away a moment ago to be ready, and for a
-// swap that is running to end.
-func (s *upgrade) awaitUsable(group, member string) error {
-	err := s.await(s.ctx, s.timeout, func(groups []GroupV1) bool {
+// swap that is running to end. Once there is no client, nothing is waited for.
+func (s *upgrade) awaitUsable(ctx context.Context, group, member string) error {
+	err := s.await(ctx, s.timeout, func(groups []GroupV1) bool {
 		g, _ := groupOf(groups, group)
 		m, _ := memberOf(g, member)
 		return g.State != "swapping" && usable(groups, group, m)
@@ -662,10 +674,10 @@ func (s *upgrade) awaitUsable(group, member string) error {
 // finish ends the upgrade and says so to the client, the log and those who follow
 // the events. The journal outlives a daemon that stops: the next one says when the
 // members are back.
-func (s *upgrade) finish(err error) {
+func (s *upgrade) finish(ctx context.Context, err error) {
 	s.leave(s)
 	s.conclude(err)
-	if s.ctx.Err() == nil {
+	if !stops(ctx) {
 		s.forget(s.outcome.ID)
 	}
 	s.logger.Info("an upgrade has ended", "groups", s.groups, "result", s.outcome.Result, "error", s.outcome.Error)
