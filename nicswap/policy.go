@@ -16,12 +16,6 @@ import (
 	"github.com/shunt-dev/shunt/nicswap/links"
 )
 
-// The kinds of members, as MemberV1.Kind and Request.To name them.
-const (
-	kindPhysical = "physical"
-	kindVirtual  = "virtual"
-)
-
 const (
 	// sampleEvery is how often the load is measured.
 	sampleEvery = time.Second
@@ -224,10 +218,10 @@ func (g *policed) add(from, to links.Counters, seconds float64) {
 func (g *policed) judge(kind string, now time.Time) {
 	want := ""
 	switch {
-	case kind == kindVirtual && g.above():
-		want = kindPhysical
-	case kind == kindPhysical && g.below():
-		want = kindVirtual
+	case kind == virtual && g.above():
+		want = physical
+	case kind == physical && g.below():
+		want = virtual
 	}
 	if want != g.want {
 		g.want, g.since, g.said = want, now, ""
@@ -263,7 +257,7 @@ func (p *policy) decide(ctx context.Context, now time.Time) {
 	groups := p.mover.Groups()
 	for _, g := range due {
 		state, _ := groupOf(groups, g.name)
-		if p.upgrading(g.name) || state.State == "swapping" || state.State == "upgrading" {
+		if p.upgrading(g.name) || state.State == groupSwapping || state.State == groupUpgrading {
 			continue
 		}
 		if !slices.ContainsFunc(state.Members, func(m MemberV1) bool { return m.Kind == g.want && usable(groups, g.name, m) }) {
@@ -294,25 +288,38 @@ func (p *policy) due(now time.Time) []*policed {
 	return due
 }
 
-// usable: traffic of the group could be moved to the member. One that is cold may
-// turn out to have no carrier when it is set up.
+// usable: traffic of the group could be moved to the member. A shared one that is
+// cold may turn out to have no carrier when it is set up.
 func usable(groups []GroupV1, group string, m MemberV1) bool {
 	switch m.State {
-	case "active":
+	case memberActive:
 		return true
-	case "standby":
+	case memberStandby:
 		return m.Carrier
-	case "cold":
-		return m.Ifindex != 0 && !takenElsewhere(groups, group, m.Member)
+	case memberCold:
+		return isShared(groups, m.Member) && !takenElsewhere(groups, group, m.Member)
 	}
 	return false
 }
 
-// takenElsewhere: another group has its traffic on the member.
+// isShared says whether several groups have the member, which is cold then unless
+// one needs it. Other members are cold only until they are made ready, or because
+// they cannot be.
+func isShared(groups []GroupV1, member string) bool {
+	n := 0
+	for _, g := range groups {
+		if _, ok := memberOf(g, member); ok {
+			n++
+		}
+	}
+	return n > 1
+}
+
+// takenElsewhere says whether another group uses the member, or an upgrade has it.
 func takenElsewhere(groups []GroupV1, group, member string) bool {
 	return slices.ContainsFunc(groups, func(g GroupV1) bool {
 		m, ok := memberOf(g, member)
-		return ok && g.Group != group && (m.State == "active" || m.State == "draining")
+		return ok && g.Group != group && m.State != memberCold && m.State != memberMissing
 	})
 }
 
@@ -322,11 +329,17 @@ func (p *policy) start(ctx context.Context, g *policed, now time.Time) {
 	p.moving = true
 	p.work.Go(func() {
 		s, err := p.mover.Swap(ctx, r)
-		if err == nil && s.Result != "done" {
-			err = errors.New(cmp.Or(s.Error, "the swap "+s.Result))
-		}
-		p.moved <- move{g, r.To, err}
+		p.moved <- move{g, r.To, swapError(s, err)}
 	})
+}
+
+// swapError makes one error of what Swap returns: nil if the swap was done, or
+// planned where it was dry.
+func swapError(s SwapV1, err error) error {
+	if err != nil || s.Result == resultDone || s.Result == resultPlanned {
+		return err
+	}
+	return errors.New(orElse(s.Error, "it was "+s.Result))
 }
 
 // settle takes the outcome of a move.
@@ -363,7 +376,7 @@ func (p *policy) say(g *policed, to, why string) {
 // above 20,000".
 func (g *policed) why(now time.Time) string {
 	held := fmt.Sprintf("for %d s", int(now.Sub(g.since).Seconds()))
-	if g.want == kindPhysical {
+	if g.want == physical {
 		if over(g.load.packets, g.AbovePackets) {
 			return fmt.Sprintf("%s packets/s %s, above %s", thousands(g.load.packets), held, thousands(float64(g.AbovePackets)))
 		}

@@ -48,13 +48,13 @@ func script(t *testing.T, groups map[string][]string) *scriptedEngine {
 		for i, text := range groups[name] {
 			member, kind, ok := strings.Cut(text, ":")
 			if !ok {
-				kind = kindVirtual
+				kind = virtual
 			}
 			if index[member] == 0 {
 				index[member] = 10 + len(index)
 			}
 			m := MemberV1{Member: member, Ifindex: index[member], Kind: kind, Carrier: true, State: "standby", Driver: "drv"}
-			if kind == kindVirtual {
+			if kind == virtual {
 				m.LinkKind, m.Driver = "veth", "veth"
 			}
 			if i == 0 {

@@ -17,6 +17,13 @@ import (
 	"github.com/shunt-dev/shunt/accel"
 )
 
+// eventUpgrade is an event of which the end of an upgrade makes one for each of
+// its groups; resultStopped is a result that only an upgrade has.
+const (
+	eventUpgrade  = "upgrade"
+	resultStopped = "stopped"
+)
+
 const (
 	// backTimeout is how long a member may take to be back, unless the client says.
 	backTimeout = 2 * time.Minute
@@ -48,11 +55,11 @@ type upgrader struct {
 	upgrades map[string]*upgrade // by ID
 }
 
-// newUpgrader has no side effects; the journals are kept in a directory.
-func newUpgrader(engine reserver, announce func(EventV1), dir string, logger *slog.Logger) *upgrader {
+// newUpgrader has no side effects.
+func newUpgrader(engine reserver, announce func(EventV1), journals journals, logger *slog.Logger) *upgrader {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &upgrader{
-		engine: engine, announce: announce, journals: journals(dir), logger: logger,
+		engine: engine, announce: announce, journals: journals, logger: logger,
 		ctx: ctx, cancel: cancel, upgrades: make(map[string]*upgrade),
 	}
 }
@@ -414,7 +421,7 @@ func stops(ctx context.Context) bool {
 }
 
 func (s *upgrade) journal(r round) error {
-	j := upgradeJournal{ID: s.outcome.ID, Began: s.outcome.Began, Before: s.before}
+	j := upgradeJournal{ID: s.outcome.ID, Began: s.outcome.Began, Before: s.before, Away: []placement{}}
 	for p := range s.was {
 		if slices.Contains(r.members, p.Member) {
 			j.Away = append(j.Away, p)
@@ -455,7 +462,7 @@ func (s *upgrade) moveOff(ctx context.Context, group string, r round) error {
 func (s *upgrade) awaitSwap(ctx context.Context, group string) error {
 	err := s.await(ctx, s.timeout, func(groups []GroupV1) bool {
 		g, _ := groupOf(groups, group)
-		return g.State != "swapping"
+		return g.State != groupSwapping
 	})
 	if errors.Is(err, errLate) {
 		return fmt.Errorf("a swap of group %s did not end within %v", group, s.timeout)
@@ -467,15 +474,7 @@ func (s *upgrade) awaitSwap(ctx context.Context, group string) error {
 // than a whole one.
 func (s *upgrade) swap(ctx context.Context, group, to, why string) error {
 	result, err := s.engine.Swap(context.WithoutCancel(ctx), Request{Group: group, To: to, Cause: "upgrade", Why: why})
-	return swapError(group, to, result, err)
-}
-
-// swapError makes one error of what Swap returns; nil if it was done or planned.
-func swapError(group, to string, s SwapV1, err error) error {
-	if err == nil && s.Result != "done" && s.Result != "planned" {
-		err = errors.New(cmp.Or(s.Error, "the swap "+s.Result))
-	}
-	if err != nil {
+	if err := swapError(result, err); err != nil {
 		return fmt.Errorf("group %s cannot be moved to %s: %w", group, to, err)
 	}
 	return nil
@@ -583,7 +582,7 @@ func (s *upgrade) missing(groups []GroupV1, r round) []string {
 	for _, member := range r.members {
 		if slices.ContainsFunc(groups, func(g GroupV1) bool {
 			was, ok := s.was[placement{g.Group, member}]
-			return ok && !isBack(g, was)
+			return ok && !isBack(groups, g, was)
 		}) {
 			missing = append(missing, member)
 		}
@@ -592,32 +591,35 @@ func (s *upgrade) missing(groups []GroupV1, r round) []string {
 }
 
 // isBack says whether a member is in service as it was.
-func isBack(g GroupV1, was MemberV1) bool {
-	m, ok := memberOf(g, was.Member)
-	if !ok || m.Ifindex == 0 {
-		return false
-	}
+func isBack(groups []GroupV1, g GroupV1, was MemberV1) bool {
+	m, _ := memberOf(g, was.Member)
 	switch m.State {
-	case "active", "cold":
+	case memberActive:
 		return true
-	case "standby":
+	case memberStandby:
 		return m.Carrier
-	case "no_carrier":
-		return was.State == "no_carrier"
+	case memberCold:
+		return isShared(groups, m.Member) || was.State == memberCold
+	case memberNoCarrier:
+		return was.State == memberNoCarrier
 	}
 	return false
 }
 
-// checkBack asks, for every group of the members, whether it could be moved there.
+// checkBack asks, for every group of the members, whether it could be moved there
+// when no other swap of it runs.
 func (s *upgrade) checkBack(ctx context.Context, r round) error {
 	for _, g := range s.engine.Groups() {
 		for _, m := range g.Members {
-			if m.State != "standby" || !slices.Contains(r.members, m.Member) {
+			if m.State != memberStandby || !slices.Contains(r.members, m.Member) {
 				continue
 			}
+			if err := s.awaitSwap(ctx, g.Group); err != nil {
+				return err
+			}
 			plan, err := s.engine.Swap(context.WithoutCancel(ctx), Request{Group: g.Group, To: m.Member, DryRun: true, Cause: "upgrade"})
-			if err := swapError(g.Group, m.Member, plan, err); err != nil {
-				return fmt.Errorf("%s is back, but %w", m.Member, err)
+			if err := swapError(plan, err); err != nil {
+				return fmt.Errorf("%s is back, but cannot carry group %s: %w", m.Member, g.Group, err)
 			}
 		}
 	}
@@ -663,7 +665,7 @@ func (s *upgrade) awaitUsable(ctx context.Context, group, member string) error {
 	err := s.await(ctx, s.timeout, func(groups []GroupV1) bool {
 		g, _ := groupOf(groups, group)
 		m, _ := memberOf(g, member)
-		return g.State != "swapping" && usable(groups, group, m)
+		return g.State != groupSwapping && usable(groups, group, m)
 	})
 	if err != nil {
 		return fmt.Errorf("group %s cannot be moved back to %s: %w", group, member, err)
@@ -684,7 +686,7 @@ func (s *upgrade) finish(ctx context.Context, err error) {
 	groups := s.engine.Groups()
 	for _, group := range s.groups {
 		s.announce(EventV1{
-			Time: time.Now(), Group: group, Event: "upgrade", State: s.outcome.Result,
+			Time: time.Now(), Group: group, Event: eventUpgrade, State: s.outcome.Result,
 			Text: s.outcome.text() + whereabouts(groups, group, s.taken),
 		})
 	}
@@ -698,11 +700,11 @@ func (s *upgrade) conclude(err error) {
 	o.DurationMS = float64(time.Since(o.Began).Microseconds()) / 1000
 	switch {
 	case err != nil:
-		o.Result, o.Error = "failed", strings.ReplaceAll(err.Error(), "\n", "; ")
+		o.Result, o.Error = resultFailed, strings.ReplaceAll(err.Error(), "\n", "; ")
 	case len(o.Left) > 0:
-		o.Result, o.Error = "stopped", "stopped as asked; not upgraded: "+strings.Join(o.Left, ", ")
+		o.Result, o.Error = resultStopped, "stopped as asked; not upgraded: "+strings.Join(o.Left, ", ")
 	default:
-		o.Result = "done"
+		o.Result = resultDone
 	}
 }
 
@@ -798,6 +800,15 @@ func (u *upgrader) await(ctx context.Context, timeout time.Duration, holds func(
 			if !ok {
 				events = nil
 			}
+			passOver(events)
 		}
+	}
+}
+
+// passOver takes the events that are there already: it is looked at the groups
+// themselves, once for all of them.
+func passOver(events <-chan EventV1) {
+	for len(events) > 0 {
+		<-events
 	}
 }

@@ -45,7 +45,7 @@ func withUpgrader(t *testing.T, groups map[string][]string, test func(*upgradeLa
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		lab := &upgradeLab{scriptedEngine: script(t, groups), dir: dir}
-		lab.u = newUpgrader(lab, lab.announce, dir, slog.New(slog.DiscardHandler))
+		lab.u = newUpgrader(lab, lab.announce, newJournals(dir, 1), slog.New(slog.DiscardHandler))
 		lab.u.start()
 		defer lab.u.stop()
 		lab.ctx, lab.gone = context.WithCancel(context.Background())
@@ -147,7 +147,7 @@ func (lab *upgradeLab) expectOver(text string) {
 
 func (lab *upgradeLab) expectJournals(want int) {
 	lab.t.Helper()
-	entries, err := os.ReadDir(lab.dir)
+	entries, err := filepath.Glob(filepath.Join(lab.dir, "upgrades", "*"))
 	if err != nil || len(entries) != want {
 		lab.t.Errorf("journals %v (%v), want %d", entries, err, want)
 	}
@@ -257,7 +257,7 @@ func TestAMemberThatIsBackAndUnfitEndsTheUpgrade(t *testing.T) {
 		if err := lab.upgrade(UpgradeRequestV1{Group: "a"}); err != nil {
 			t.Fatal(err)
 		}
-		lab.expectOver("e1 is back, but group a cannot be moved to e1: it has an address")
+		lab.expectOver("e1 is back, but cannot carry group a: it has an address")
 	})
 }
 
@@ -477,7 +477,7 @@ func TestNothingIsTakenAwayIfItCannotBeJournalled(t *testing.T) {
 		if err := os.WriteFile(file, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		lab.u.journals = journals(filepath.Join(file, "upgrades")) // cannot be made
+		lab.u.journals = newJournals(file, 1) // its directory cannot be made
 		if err := lab.upgrade(UpgradeRequestV1{Group: "a"}); err != nil {
 			t.Fatal(err)
 		}
@@ -591,15 +591,19 @@ func TestADaemonThatIsKilledIsFollowedByOneThatKnows(t *testing.T) {
 // restart makes a new upgrader over the same groups and the same directory.
 func (lab *upgradeLab) restart() {
 	lab.u.stop()
-	lab.u = newUpgrader(lab, lab.announce, lab.dir, slog.New(slog.DiscardHandler))
+	lab.u = newUpgrader(lab, lab.announce, newJournals(lab.dir, 1), slog.New(slog.DiscardHandler))
 	lab.u.start()
 	synctest.Wait()
 }
 
 func TestAJournalThatCannotBeReadIsRemoved(t *testing.T) {
 	withUpgrader(t, twoMembers, func(lab *upgradeLab) {
-		for name, text := range map[string]string{"cut.json": `{"id": "cu`, "other.json": `{"id":"x"}`, "new-123": ""} {
-			if err := os.WriteFile(filepath.Join(lab.dir, name), []byte(text), 0o600); err != nil {
+		dir := filepath.Join(lab.dir, "upgrades")
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for name, text := range map[string]string{"cut.json": `{"id": "cu`, "other.json": `{"id":"x"}`} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -616,6 +620,17 @@ func TestAJournalOfMembersThatAreNoneAnyMoreIsForgotten(t *testing.T) {
 		}
 		lab.restart()
 		lab.expectJournals(0)
+	})
+}
+
+func TestTheJournalsOfOtherNamespacesAreLeftAlone(t *testing.T) {
+	withUpgrader(t, twoMembers, func(lab *upgradeLab) {
+		j := upgradeJournal{ID: "x", Away: []placement{{"a", "e0"}}}
+		if err := newJournals(lab.dir, 2).write(j); err != nil {
+			t.Fatal(err)
+		}
+		lab.restart()
+		lab.expectJournals(1)
 	})
 }
 

@@ -15,90 +15,82 @@ import (
 // upgradeJournal is what a daemon that is started in the middle of an upgrade has
 // to know of it.
 type upgradeJournal struct {
-	ID    string    `json:"id"`
-	Began time.Time `json:"began"`
+	ID        string    `json:"id"`
+	Namespace uint64    `json:"namespace"` // as in record
+	Began     time.Time `json:"began"`
 	// Before has the active member of every group at the beginning.
 	Before map[string]string `json:"before"`
 	// Away are the members that may be away.
 	Away []placement `json:"away"`
 }
 
-// journals is the directory of the upgrades' journals.
-type journals string
+// journals are those of the upgrades in a network namespace. Daemons in several
+// namespaces may have one directory.
+type journals struct {
+	dir       string // .../upgrades
+	namespace uint64
+}
 
-func (d journals) path(id string) string { return filepath.Join(string(d), id+".json") }
+func newJournals(stateDir string, namespace uint64) journals {
+	return journals{filepath.Join(stateDir, "upgrades"), namespace}
+}
+
+func (d journals) path(id string) string { return filepath.Join(d.dir, id+recordSuffix) }
 
 // write replaces the journal of an upgrade, as a whole or not at all.
 func (d journals) write(j upgradeJournal) error {
-	text, err := json.Marshal(j)
+	j.Namespace = d.namespace
+	content, err := json.MarshalIndent(j, "", "\t")
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(string(d), 0o700); err != nil {
+	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(string(d), "new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // fails once it is renamed
-	_, err = f.Write(text)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), d.path(j.ID)); err != nil {
-		return err
-	}
-	return d.sync()
-}
-
-// sync makes the directory's entries durable.
-func (d journals) sync() error {
-	f, err := os.Open(string(d))
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return writeFile(d.path(j.ID), append(content, '\n'))
 }
 
 // remove forgets an upgrade. One that was never written is no error.
 func (d journals) remove(id string) error {
-	err := os.Remove(d.path(id))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if err := os.Remove(d.path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return errors.Join(err, d.sync())
+	return syncDir(d.dir)
 }
 
-// all reads what is there. What cannot be read is logged and removed: there is
-// nothing in it that the groups need.
+// all reads what is there of this namespace. What cannot be read is logged and
+// removed: there is nothing in it that the groups need.
 func (d journals) all(logger *slog.Logger) []upgradeJournal {
-	entries, err := os.ReadDir(string(d))
+	entries, err := os.ReadDir(d.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		logger.Warn("the journals of upgrades cannot be read", "error", err)
 	}
 	var all []upgradeJournal
 	for _, entry := range entries {
-		j, err := readUpgradeJournal(filepath.Join(string(d), entry.Name()))
-		if err != nil {
-			logger.Warn("the journal of an upgrade cannot be read, and is removed", "error", err)
-			os.Remove(filepath.Join(string(d), entry.Name()))
-			continue
+		if !strings.HasSuffix(entry.Name(), recordSuffix) {
+			continue // another daemon may be writing it
 		}
-		all = append(all, j)
+		path := filepath.Join(d.dir, entry.Name())
+		j, err := readUpgradeJournal(path)
+		switch {
+		case err != nil:
+			logger.Warn("the journal of an upgrade is removed", "error", errors.Join(err, os.Remove(path)))
+		case j.Namespace == d.namespace:
+			all = append(all, j)
+		}
 	}
 	return all
 }
 
 func readUpgradeJournal(path string) (j upgradeJournal, err error) {
-	text, err := os.ReadFile(path)
+	content, err := os.ReadFile(path)
 	if err != nil {
 		return j, err
 	}
-	if err := json.Unmarshal(text, &j); err != nil {
+	if err := json.Unmarshal(content, &j); err != nil {
 		return j, fmt.Errorf("%s: %w", path, err)
 	}
-	if j.ID != strings.TrimSuffix(filepath.Base(path), ".json") {
+	if filepath.Base(path) != j.ID+recordSuffix {
 		return j, fmt.Errorf("%s is the journal of upgrade %q", path, j.ID)
 	}
 	return j, nil
@@ -119,7 +111,7 @@ func (u *upgrader) resume(j upgradeJournal) {
 		if before := j.Before[p.Group]; before != "" {
 			text += "; before it, the traffic was on " + before
 		}
-		u.announce(EventV1{Time: time.Now(), Group: p.Group, Event: "upgrade", Member: p.Member, State: "failed", Text: text})
+		u.announce(EventV1{Time: time.Now(), Group: p.Group, Event: eventUpgrade, Member: p.Member, State: resultFailed, Text: text})
 	}
 	u.forget(j.ID)
 }
@@ -137,7 +129,7 @@ func (j upgradeJournal) isOver(groups []GroupV1) bool {
 	for _, p := range j.Away {
 		g, _ := groupOf(groups, p.Group)
 		m, ok := memberOf(g, p.Member)
-		if ok && !isBack(g, m) {
+		if ok && !isBack(groups, g, m) {
 			return false
 		}
 	}
