@@ -292,10 +292,8 @@ func (p *policy) due(now time.Time) []*policed {
 // cold may turn out to have no carrier when it is set up.
 func usable(groups []GroupV1, group string, m MemberV1) bool {
 	switch m.State {
-	case memberActive:
+	case memberActive, memberStandby:
 		return true
-	case memberStandby:
-		return m.Carrier
 	case memberCold:
 		return isShared(groups, m.Member) && !takenElsewhere(groups, group, m.Member)
 	}

@@ -150,11 +150,11 @@ func TestAFlappingLoadMovesNothing(t *testing.T) {
 
 func TestAPauseOfASecondDoesNotBreakTheHold(t *testing.T) {
 	withPolicy(t, oneGroup, func(lab *policyLab) {
-		lab.rate("a", 40_000, 0)
+		lab.rate("a", 35_000, 0)
 		lab.pass(6 * time.Second)
 		lab.rate("a", 0, 0)
 		lab.pass(time.Second)
-		lab.rate("a", 40_000, 0)
+		lab.rate("a", 35_000, 0)
 		lab.pass(6 * time.Second)
 		lab.expect("load with a pause", "a>p0 policy")
 	})
@@ -275,6 +275,48 @@ func TestAMoveThatFailsIsTriedAgainLessAndLessOften(t *testing.T) {
 	})
 }
 
+func TestWhatFailedIsRememberedOverASwapByTheOperator(t *testing.T) {
+	withPolicy(t, map[string][]string{"a": {"v0", "v1", "p0:physical"}}, func(lab *policyLab) {
+		operator := func(to string) {
+			t.Helper()
+			if _, err := lab.Swap(context.Background(), Request{Group: "a", To: to, Cause: "request"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		lab.refuse["a>p0"] = "the MTU is refused"
+		lab.rate("a", 40_000, 0)
+		lab.pass(12*time.Second + 75*time.Second)
+		lab.taken()
+		operator("v1")
+		lab.pass(30 * time.Second)
+		lab.expect("the next try is 80 s after the last", "a>v1 request")
+
+		lab.change(func() { delete(lab.refuse, "a>p0") })
+		operator("p0")
+		lab.rate("a", 0, 0)
+		lab.pass(15 * time.Second)
+		lab.expect("the way back did not fail, and waits for nothing", "a>p0 request", "a>v0 policy")
+	})
+}
+
+func TestAMemberIsGivenBackBeforeAnotherIsTaken(t *testing.T) {
+	groups := map[string][]string{"a": {"va", "p0:physical"}, "b": {"p1:physical", "vb"}}
+	withPolicy(t, groups, func(lab *policyLab) {
+		lab.rate("a", 40_000, 0)
+		lab.pass(20 * time.Second)
+		lab.expect("both at once", "b>vb policy", "a>p0 policy")
+	})
+}
+
+func TestAMemberThatIsNotReadyIsNotUsable(t *testing.T) {
+	withPolicy(t, oneGroup, func(lab *policyLab) {
+		lab.change(func() { lab.find("a", "p0").State = memberCold })
+		lab.rate("a", 40_000, 0)
+		lab.pass(time.Minute)
+		lab.expect("cold, and not because it is shared")
+	})
+}
+
 func TestAnUpgradeKeepsThePolicyAway(t *testing.T) {
 	withPolicy(t, oneGroup, func(lab *policyLab) {
 		lab.upgrading.Store(true)
@@ -309,5 +351,8 @@ func TestThePolicyEndsWithAMoveUnderWay(t *testing.T) {
 		lab.pass(15 * time.Second)
 		lab.stop() // the swap, which waits for ever, ends with it
 		lab.expect("aborted")
+		if !lab.aborted.Load() {
+			t.Error("the policy did not wait for its swap")
+		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,6 +30,7 @@ type scriptedEngine struct {
 	followers []chan EventV1
 	events    []EventV1
 	slow      chan struct{} // swaps wait for it, if it is set
+	aborted   atomic.Bool   // one was, and has ended
 
 	rates   map[string]load // of groups
 	counted map[int]*load   // of devices, since they were made
@@ -104,7 +106,7 @@ func (e *scriptedEngine) change(f func()) {
 
 // neverEmpty: a group has an active member while any works.
 func (e *scriptedEngine) neverEmpty(g GroupV1) {
-	if g.Active == "" && slices.ContainsFunc(g.Members, func(m MemberV1) bool { return m.State == "standby" && m.Carrier }) {
+	if g.Active == "" && slices.ContainsFunc(g.Members, func(m MemberV1) bool { return m.State == memberStandby }) {
 		e.t.Errorf("group %s has no active member, and one that works: %+v", g.Group, g.Members)
 	}
 }
@@ -135,6 +137,8 @@ func (e *scriptedEngine) Swap(ctx context.Context, r Request) (SwapV1, error) {
 		select {
 		case <-e.slow:
 		case <-ctx.Done():
+			time.Sleep(time.Second) // undoing takes its time
+			e.aborted.Store(true)
 			return SwapV1{Result: "failed", Error: "aborted"}, nil
 		}
 	}
@@ -148,6 +152,9 @@ func (e *scriptedEngine) swap(r Request) (SwapV1, error) {
 	i := slices.IndexFunc(e.groups, func(g GroupV1) bool { return g.Group == r.Group })
 	if i < 0 {
 		return SwapV1{}, accel.Statusf(http.StatusNotFound, "there is no group %s", r.Group)
+	}
+	if e.groups[i].State == groupSwapping {
+		return SwapV1{}, accel.Statusf(http.StatusConflict, "a swap of %s is running", r.Group)
 	}
 	for _, m := range e.groups[i].Members {
 		if (m.Member == r.To || m.Kind == r.To) && m.State != "active" && usable(e.groups, r.Group, m) {
@@ -257,7 +264,7 @@ func (e *scriptedEngine) device(member string, ifindex int, carrier bool) {
 func (e *scriptedEngine) failover(group int) {
 	e.groups[group].Active = ""
 	for _, m := range e.groups[group].Members {
-		if m.State == "standby" && m.Carrier {
+		if m.State == memberStandby {
 			e.activate(group, m.Member)
 			return
 		}

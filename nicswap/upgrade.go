@@ -594,10 +594,8 @@ func (s *upgrade) missing(groups []GroupV1, r round) []string {
 func isBack(groups []GroupV1, g GroupV1, was MemberV1) bool {
 	m, _ := memberOf(g, was.Member)
 	switch m.State {
-	case memberActive:
+	case memberActive, memberStandby:
 		return true
-	case memberStandby:
-		return m.Carrier
 	case memberCold:
 		return isShared(groups, m.Member) || was.State == memberCold
 	case memberNoCarrier:

@@ -194,6 +194,9 @@ func TestAMemberThatComesBackLaterIsAwaited(t *testing.T) {
 				lab.device(member, 200, false) // there, but no carrier yet
 				time.Sleep(20 * time.Second)
 				_ = command(member)
+				lab.change(func() { lab.find("a", member).State = memberCold }) // being made ready
+				time.Sleep(5 * time.Second)
+				lab.change(func() { lab.find("a", member).State = memberStandby })
 			})
 			return nil
 		}
@@ -202,8 +205,8 @@ func TestAMemberThatComesBackLaterIsAwaited(t *testing.T) {
 			t.Fatal(err)
 		}
 		lab.expectOver("is done")
-		if passed := time.Since(began); passed < 220*time.Second {
-			t.Errorf("the upgrade did not wait for the carrier: %v", passed)
+		if passed := time.Since(began); passed < 230*time.Second {
+			t.Errorf("the upgrade did not wait for the member to be ready: %v", passed)
 		}
 	})
 }
@@ -410,6 +413,7 @@ func TestTheClientMayStopAfterAMember(t *testing.T) {
 		if lab.end.Result != "stopped" || !slices.Equal(lab.end.Upgraded, []string{"e1"}) || !slices.Equal(lab.end.Left, []string{"e0"}) {
 			t.Errorf("outcome %+v", lab.end)
 		}
+		lab.expectSteps("begin e1+e0 of a", "away e1 e1 of a", "back e1 of a", "end e1 of a")
 		lab.expectOver("stopped as asked; not upgraded: e0")
 	})
 }

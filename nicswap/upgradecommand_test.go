@@ -1,12 +1,15 @@
 package nicswap
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -36,6 +39,9 @@ func (d routedDaemon) request(ctx context.Context, method, path string, body any
 }
 
 func (d routedDaemon) Do(ctx context.Context, method, path string, body, _ any) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	r, pattern := d.request(ctx, method, path, body)
 	for _, route := range d.u.routes() {
 		if route.Pattern == pattern && route.Changes {
@@ -202,6 +208,32 @@ func TestTheCommandDoesNotGetCtrlC(t *testing.T) {
 	if err := execute([]string{"sh", "-c", "kill -INT $$; echo unhurt"}, nil, &out, &out); err != nil || out.String() != "unhurt\n" {
 		t.Errorf("%q: %v", out.String(), err)
 	}
+}
+
+// TestTheCommandEndsWithTheClient: this test is the client too, when it is run again.
+func TestTheCommandEndsWithTheClient(t *testing.T) {
+	if os.Getenv("SHUNT_TEST_CLIENT") != "" {
+		t.Fatal(execute([]string{"sh", "-c", "trap 'echo ended; exit' TERM; echo begun; for i in $(seq 500); do sleep 0.01; done; echo outlived"}, nil, os.Stdout, os.Stderr))
+	}
+	client := exec.Command(os.Args[0], "-test.run=^TestTheCommandEndsWithTheClient$")
+	client.Env = append(os.Environ(), "SHUNT_TEST_CLIENT=1")
+	out, err := client.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Start(); err != nil {
+		t.Fatal(err)
+	}
+	said := bufio.NewReader(out)
+	begun, _ := said.ReadString('\n')
+	if err := client.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	ended, _ := said.ReadString('\n')
+	if begun != "begun\n" || ended != "ended\n" {
+		t.Errorf("the command said %q, %q", begun, ended)
+	}
+	_ = client.Wait() // it was killed
 }
 
 func TestTheArgumentsReachTheCommandAsTheyAre(t *testing.T) {
