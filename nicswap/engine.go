@@ -32,6 +32,7 @@ type Engine struct {
 	write     func(path string, content []byte) error
 	store     store
 	events    hub
+	upgrades  *upgrader
 
 	working context.Context // ends with Stop
 	stop    context.CancelCauseFunc

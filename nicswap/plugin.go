@@ -21,11 +21,17 @@ func init() {
 var (
 	_ accel.Component = (*Engine)(nil)
 	_ accel.Keeper    = (*Engine)(nil)
+	_ accel.Router    = (*Engine)(nil)
 )
 
 func newEngine() *Engine {
-	return &Engine{open: openHost, write: writeFile, claims: make(map[string]string)}
+	e := &Engine{open: openHost, write: writeFile, claims: make(map[string]string)}
+	e.upgrades = newUpgrader(e, e.events.tell)
+	return e
 }
+
+// Routes are what the control API has of the groups.
+func (e *Engine) Routes() []accel.Route { return e.upgrades.routes() }
 
 // Provision finds the data plane and the bridges.
 func (e *Engine) Provision(_ context.Context, h *accel.Host) (err error) {
@@ -69,6 +75,9 @@ func (e *Engine) start(ctx context.Context) (err error) {
 		e.begin(g)
 	}
 	e.workers.Go(func() { e.feel(e.working) })
+	e.upgrades.start(newJournals(e.config.StateDir, e.namespace.Inode, e.write), e.logger)
+	policy := newPolicy(e, e.devices, e.upgrades.upgrading, e.config.Groups, e.logger)
+	e.workers.Go(func() { policy.run(e.working) })
 	return nil
 }
 
@@ -126,6 +135,7 @@ func (e *Engine) Stop(context.Context) error {
 		}
 		g.mu.Unlock()
 	}
+	e.upgrades.stop()
 	e.workers.Wait()
 	e.events.end()
 	err := e.devices.Close()

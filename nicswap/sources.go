@@ -78,6 +78,7 @@ type devices interface {
 	Addresses(ifindex int) ([]links.Address, error)
 	AddAddress(ifindex int, a links.Address) error
 	DeleteAddress(ifindex int, a links.Address) error
+	Counters(ifindex int) (links.Counters, error)
 	// Subscribe begins to listen. The watch that it returns calls changed for
 	// everything that happens from then on, until ctx ends.
 	Subscribe() (watch, error)

@@ -48,33 +48,35 @@ type upgrader struct {
 	logger   *slog.Logger
 
 	ctx     context.Context // ends when the daemon stops
-	cancel  context.CancelFunc
+	cancel  context.CancelCauseFunc
 	running sync.WaitGroup
 
 	mu       sync.Mutex
 	upgrades map[string]*upgrade // by ID
 }
 
-// newUpgrader has no side effects.
-func newUpgrader(engine reserver, announce func(EventV1), journals journals, logger *slog.Logger) *upgrader {
-	ctx, cancel := context.WithCancel(context.Background())
-	return &upgrader{
-		engine: engine, announce: announce, journals: journals, logger: logger,
-		ctx: ctx, cancel: cancel, upgrades: make(map[string]*upgrade),
-	}
+// newUpgrader has no side effects. announce tells those who follow the events.
+func newUpgrader(engine reserver, announce func(EventV1)) *upgrader {
+	return &upgrader{engine: engine, announce: announce, upgrades: make(map[string]*upgrade)}
 }
 
 // start takes up what a daemon before left in the middle of an upgrade.
-func (u *upgrader) start() {
+func (u *upgrader) start(journals journals, logger *slog.Logger) {
+	u.journals, u.logger = journals, logger
+	u.ctx, u.cancel = context.WithCancelCause(context.Background())
 	for _, j := range u.journals.all(u.logger) {
 		u.running.Go(func() { u.resume(j) })
 	}
 }
 
-// stop ends every upgrade as if its client had gone, and waits for that.
+// stop ends every upgrade as if its client had gone, and waits for that. It is safe
+// without start, and twice.
 func (u *upgrader) stop() {
+	if u.cancel == nil {
+		return
+	}
 	u.mu.Lock()
-	u.cancel() // under mu, so that no upgrade begins behind it
+	u.cancel(errStopping) // under mu, so that no upgrade begins behind it
 	u.mu.Unlock()
 	u.running.Wait()
 }
@@ -145,7 +147,7 @@ func (u *upgrader) run(ctx context.Context, r UpgradeRequestV1, send func(any) e
 	defer u.running.Done()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(u.ctx, func() { cancel(errors.New("the daemon stops")) })()
+	defer context.AfterFunc(u.ctx, func() { cancel(errStopping) })()
 	err = s.work(ctx)
 	s.takeBack()
 	if !s.doubted && !stops(ctx) {

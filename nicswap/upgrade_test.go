@@ -45,8 +45,8 @@ func withUpgrader(t *testing.T, groups map[string][]string, test func(*upgradeLa
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		lab := &upgradeLab{scriptedEngine: script(t, groups), dir: dir}
-		lab.u = newUpgrader(lab, lab.announce, newJournals(dir, 1), slog.New(slog.DiscardHandler))
-		lab.u.start()
+		lab.u = newUpgrader(lab, lab.announce)
+		lab.u.start(newJournals(dir, 1, writeFile), slog.New(slog.DiscardHandler))
 		defer lab.u.stop()
 		lab.ctx, lab.gone = context.WithCancel(context.Background())
 		defer lab.gone()
@@ -481,7 +481,7 @@ func TestNothingIsTakenAwayIfItCannotBeJournalled(t *testing.T) {
 		if err := os.WriteFile(file, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		lab.u.journals = newJournals(file, 1) // its directory cannot be made
+		lab.u.journals = newJournals(file, 1, writeFile) // its directory cannot be made
 		if err := lab.upgrade(UpgradeRequestV1{Group: "a"}); err != nil {
 			t.Fatal(err)
 		}
@@ -522,20 +522,25 @@ func TestTheNextMemberIsTriedIfTheFirstTakesNoTraffic(t *testing.T) {
 }
 
 func TestASwapThatIsRunningIsAwaited(t *testing.T) {
-	withUpgrader(t, twoMembers, func(lab *upgradeLab) {
-		lab.change(func() { lab.groups[0].State = "swapping" })
-		go func() {
-			time.Sleep(5 * time.Second)
-			lab.change(func() { lab.groups[0].State = "ready" })
-		}()
-		began := time.Now()
-		if err := lab.upgrade(UpgradeRequestV1{Group: "a"}); err != nil {
+	withUpgrader(t, map[string][]string{"a": {"e0:physical", "v0"}}, func(lab *upgradeLab) {
+		state := func(state string) { lab.change(func() { lab.groups[0].State = state }) }
+		state(groupSwapping) // before the traffic is moved
+		lab.seen = func(_ int, step UpgradeStepV1) error {
+			if step.Step == "away" {
+				state(groupSwapping) // and before the member is looked at
+			}
+			return nil
+		}
+		lab.client.Go(func() {
+			for range 4 {
+				time.Sleep(5 * time.Second)
+				state(groupReady)
+			}
+		})
+		if err := lab.upgrade(UpgradeRequestV1{Driver: "drv", Each: true}); err != nil {
 			t.Fatal(err)
 		}
 		lab.expectOver("is done")
-		if time.Since(began) < 5*time.Second {
-			t.Error("the swap was not awaited")
-		}
 	})
 }
 
@@ -595,8 +600,8 @@ func TestADaemonThatIsKilledIsFollowedByOneThatKnows(t *testing.T) {
 // restart makes a new upgrader over the same groups and the same directory.
 func (lab *upgradeLab) restart() {
 	lab.u.stop()
-	lab.u = newUpgrader(lab, lab.announce, newJournals(lab.dir, 1), slog.New(slog.DiscardHandler))
-	lab.u.start()
+	lab.u = newUpgrader(lab, lab.announce)
+	lab.u.start(newJournals(lab.dir, 1, writeFile), slog.New(slog.DiscardHandler))
 	synctest.Wait()
 }
 
@@ -630,7 +635,7 @@ func TestAJournalOfMembersThatAreNoneAnyMoreIsForgotten(t *testing.T) {
 func TestTheJournalsOfOtherNamespacesAreLeftAlone(t *testing.T) {
 	withUpgrader(t, twoMembers, func(lab *upgradeLab) {
 		j := upgradeJournal{ID: "x", Away: []placement{{"a", "e0"}}}
-		if err := newJournals(lab.dir, 2).write(j); err != nil {
+		if err := newJournals(lab.dir, 2, writeFile).write(j); err != nil {
 			t.Fatal(err)
 		}
 		lab.restart()

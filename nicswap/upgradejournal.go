@@ -29,10 +29,11 @@ type upgradeJournal struct {
 type journals struct {
 	dir       string // .../upgrades
 	namespace uint64
+	replace   func(path string, content []byte) error // writeFile, but for tests
 }
 
-func newJournals(stateDir string, namespace uint64) journals {
-	return journals{filepath.Join(stateDir, "upgrades"), namespace}
+func newJournals(stateDir string, namespace uint64, replace func(path string, content []byte) error) journals {
+	return journals{filepath.Join(stateDir, "upgrades"), namespace, replace}
 }
 
 func (d journals) path(id string) string { return filepath.Join(d.dir, id+recordSuffix) }
@@ -47,7 +48,7 @@ func (d journals) write(j upgradeJournal) error {
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return err
 	}
-	return writeFile(d.path(j.ID), append(content, '\n'))
+	return d.replace(d.path(j.ID), append(content, '\n'))
 }
 
 // remove forgets an upgrade. One that was never written is no error.
