@@ -526,8 +526,8 @@ func TestASwapThatIsRunningIsAwaited(t *testing.T) {
 		state := func(state string) { lab.change(func() { lab.groups[0].State = state }) }
 		state(groupSwapping) // before the traffic is moved
 		lab.seen = func(_ int, step UpgradeStepV1) error {
-			if step.Step == "away" {
-				state(groupSwapping) // and before the member is looked at
+			if step.Step == "away" || step.Step == "back" {
+				state(groupSwapping) // and before the member is looked at, and before it gets it back
 			}
 			return nil
 		}
