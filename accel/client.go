@@ -126,7 +126,12 @@ func (c *Client) Do(ctx context.Context, method, path string, body, result any) 
 // Stream calls each with every line of the stream at path, as it comes, until the
 // stream is at its end, ctx ends, or each fails.
 func (c *Client) Stream(ctx context.Context, path string, each func(json.RawMessage) error) error {
-	response, err := c.ask(ctx, http.MethodGet, path, nil)
+	return c.DoStream(ctx, http.MethodGet, path, nil, each)
+}
+
+// DoStream sends one request as Do does, whose answer is a stream.
+func (c *Client) DoStream(ctx context.Context, method, path string, body any, each func(json.RawMessage) error) error {
+	response, err := c.ask(ctx, method, path, body)
 	if err != nil {
 		return err
 	}

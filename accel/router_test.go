@@ -307,6 +307,21 @@ func TestStreamLinesComeAtOnce(t *testing.T) {
 	}
 }
 
+func TestAStreamMayBeTheAnswerToABody(t *testing.T) {
+	_, _, client := routed(t, Route{Pattern: "POST /v1/stream", Stream: func(r *http.Request, send func(any) error) error {
+		var body SwitchV1
+		return errors.Join(json.NewDecoder(r.Body).Decode(&body), send(body))
+	}})
+	var got string
+	err := client.DoStream(t.Context(), http.MethodPost, "/v1/stream", SwitchV1{Bridge: "br0"}, func(line json.RawMessage) error {
+		got = string(line)
+		return nil
+	})
+	if err != nil || got != `{"bridge":"br0"}` {
+		t.Errorf("got %s, %v", got, err)
+	}
+}
+
 // servedAPI serves the routes without a daemon, ready, after change.
 func servedAPI(t *testing.T, change func(*api), routes ...Route) (*api, string) {
 	t.Helper()
