@@ -19,7 +19,7 @@ import (
 
 // commands are nicswap's part of the command line.
 func commands() []*cobra.Command {
-	return []*cobra.Command{groupsCommand(), swapsCommand(), swapCommand(), adoptCommand(), releaseCommand()}
+	return []*cobra.Command{groupsCommand(), swapsCommand(), swapCommand(), adoptCommand(), releaseCommand(), upgradeCommand(connect)}
 }
 
 func groupsCommand() *cobra.Command {

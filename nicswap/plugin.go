@@ -30,9 +30,6 @@ func newEngine() *Engine {
 	return e
 }
 
-// Routes are what the control API has of the groups.
-func (e *Engine) Routes() []accel.Route { return e.upgrades.routes() }
-
 // Provision finds the data plane and the bridges.
 func (e *Engine) Provision(_ context.Context, h *accel.Host) (err error) {
 	e.logger, e.tracer, e.config, e.namespace = h.Logger, h.Tracer, h.Config, h.Namespace

@@ -14,14 +14,14 @@ var _ accel.Router = (*Engine)(nil)
 
 // Routes is nicswap's part of the control API.
 func (e *Engine) Routes() []accel.Route {
-	return []accel.Route{
+	return append(e.upgrades.routes(), []accel.Route{
 		{Pattern: "GET /v1/groups", Answer: e.getGroups},
 		{Pattern: "GET /v1/swaps", Answer: e.getSwaps},
 		{Pattern: "GET /v1/events", Stream: e.getEvents},
 		{Pattern: "POST /v1/swap", Changes: true, Answer: e.postSwap},
 		{Pattern: "POST /v1/adopt", Changes: true, Answer: e.postAdopt},
 		{Pattern: "POST /v1/release", Changes: true, Answer: e.postRelease},
-	}
+	}...)
 }
 
 // getGroups answers with all groups, or the one of ?group=.

@@ -31,6 +31,9 @@ type upgradeFlags struct {
 	json           bool
 }
 
+// connect is the way to a daemon.
+func connect(socket string) upgradeDaemon { return accel.NewClient(socket) }
+
 // upgradeCommand makes the command upgrade; connect makes the way to the daemon.
 func upgradeCommand(connect func(socket string) upgradeDaemon) *cobra.Command {
 	var f upgradeFlags
@@ -129,8 +132,8 @@ func execute(argv []string, in io.Reader, out, errs io.Writer) error {
 
 // upgradeDaemon is what upgrade asks of the daemon; accel.Client serves it.
 type upgradeDaemon interface {
-	// Stream sends body and calls each with every line of the answer.
-	Stream(ctx context.Context, method, path string, body any, each func(json.RawMessage) error) error
+	// DoStream sends body and calls each with every line of the answer.
+	DoStream(ctx context.Context, method, path string, body any, each func(json.RawMessage) error) error
 	Do(ctx context.Context, method, path string, body, result any) error
 }
 
@@ -154,7 +157,7 @@ func (c *upgradeClient) run(ctx context.Context, r UpgradeRequestV1) (UpgradeV1,
 	c.stop = func() {}
 	defer func() { c.stop() }()
 	holding := context.WithoutCancel(ctx)
-	err := c.daemon.Stream(holding, http.MethodPost, "/v1/upgrades", r, func(line json.RawMessage) error {
+	err := c.daemon.DoStream(holding, http.MethodPost, "/v1/upgrades", r, func(line json.RawMessage) error {
 		var step UpgradeStepV1
 		if err := json.Unmarshal(line, &step); err != nil {
 			return err

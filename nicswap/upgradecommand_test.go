@@ -52,7 +52,7 @@ func (d routedDaemon) Do(ctx context.Context, method, path string, body, _ any) 
 	return errors.New("no route " + pattern)
 }
 
-func (d routedDaemon) Stream(ctx context.Context, method, path string, body any, each func(json.RawMessage) error) error {
+func (d routedDaemon) DoStream(ctx context.Context, method, path string, body any, each func(json.RawMessage) error) error {
 	r, pattern := d.request(ctx, method, path, body)
 	for _, route := range d.u.routes() {
 		if route.Pattern == pattern && route.Changes {
@@ -141,7 +141,7 @@ func TestADaemonThatEndsIsNoSuccess(t *testing.T) {
 type silentDaemon struct{}
 
 func (silentDaemon) Do(context.Context, string, string, any, any) error { return nil }
-func (silentDaemon) Stream(context.Context, string, string, any, func(json.RawMessage) error) error {
+func (silentDaemon) DoStream(context.Context, string, string, any, func(json.RawMessage) error) error {
 	return nil
 }
 
