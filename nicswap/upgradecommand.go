@@ -56,7 +56,7 @@ func upgradeCommand(connect func(socket string) upgradeDaemon) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&f.socket, "socket", accel.DefaultSocket, "daemon's `socket`")
 	flags.StringVar(&f.driver, "driver", "", "upgrade all members that have this `driver`, in all groups")
-	flags.DurationVar(&f.timeout, "timeout", backTimeout, "how `long` a member may take to be back")
+	flags.DurationVar(&f.timeout, "timeout", backTimeout, "the `time` that a member may take to be back")
 	flags.BoolVarP(&f.json, "json", "j", false, "print JSON, at the end")
 	var request UpgradeRequestV1
 	var argv []string
