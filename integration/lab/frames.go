@@ -122,6 +122,9 @@ const receiveBuffer = 512 << 20
 // no tags: the kernel takes them off before it looks at the EtherType.
 func (h *Host) Wire() (Wire, error) { return h.wireOn("eth0", EtherType) }
 
+// SendingWire opens a packet socket on the host's eth0 that receives nothing.
+func (h *Host) SendingWire() (Wire, error) { return h.wireOn("eth0", 0) }
+
 // WireOfAll opens a packet socket on the host's eth0 that sees every frame as it
 // was on the wire, with its tags.
 func (h *Host) WireOfAll() (Wire, error) { return h.WireOn("eth0") }
@@ -267,6 +270,11 @@ func (s *socket) control(f func(fd int) error) error {
 type Pace struct {
 	PerSecond int // frames
 	Burst     int // frames sent without a pause between them; 0 means 1
+	// Gentle leaves the CPU to others between bursts, which then come later than
+	// they should: by a tenth of a millisecond, or as long as the CPU is taken.
+	// What is late is made good only up to a hundred frames or so, lest a backlog
+	// of the kernel overflows: the rate falls instead.
+	Gentle bool
 }
 
 // Sender sends the frames of a stream, each with the next sequence number.
@@ -274,6 +282,8 @@ type Sender struct {
 	Wire  Wire
 	Frame Frame
 	Pace  Pace
+	// CPU is the one to send from, counted from 0 among those that there are.
+	CPU int
 	// Next is the number of the next frame: frames below it were sent.
 	Next atomic.Uint64
 }
@@ -281,13 +291,11 @@ type Sender struct {
 // Send sends up to the frame before number to, or until ctx ends, all on one
 // CPU: on two the order would be lost at the sender.
 func (s *Sender) Send(ctx context.Context, to uint64) error {
-	return onThread(func() error {
-		if err := pinToCPU(); err != nil {
-			return err
-		}
+	return OnCPU(s.CPU, func() error {
 		from, begin := s.Next.Load(), time.Now()
 		for seq := from; seq < to && ctx.Err() == nil; {
-			waitUntil(begin.Add(time.Duration(seq-from) * time.Second / time.Duration(s.Pace.PerSecond)))
+			due := begin.Add(time.Duration(seq-from) * time.Second / time.Duration(s.Pace.PerSecond))
+			begin = begin.Add(s.Pace.wait(due))
 			end := min(seq+max(uint64(s.Pace.Burst), 1), to)
 			if err := s.burst(seq, end); err != nil {
 				return fmt.Errorf("send frames %d to %d: %w", seq, end, err)
@@ -361,6 +369,22 @@ func writeFrame(w Wire, b []byte) error {
 	}
 }
 
+// wait waits until a burst is due and returns how much of its lateness is not to
+// be made good.
+func (p Pace) wait(due time.Time) (forgiven time.Duration) {
+	if !p.Gentle {
+		waitUntil(due)
+		return 0
+	}
+	if d := time.Until(due); d > 0 {
+		pause := unix.NsecToTimespec(d.Nanoseconds())
+		unix.Nanosleep(&pause, nil) // interrupted, it is early: no harm
+	}
+	const mostAtOnce = 128 // frames, where a CPU's backlog holds 1,000
+	most := time.Duration(max(mostAtOnce, p.Burst)) * time.Second / time.Duration(p.PerSecond)
+	return max(time.Since(due)-most, 0)
+}
+
 // waitUntil paces a sender; short waits spin, since a timer is late by more.
 func waitUntil(due time.Time) {
 	const coarse = 500 * time.Microsecond
@@ -371,16 +395,32 @@ func waitUntil(due time.Time) {
 	}
 }
 
-func pinToCPU() error {
+// OnCPU runs f on a thread of its own that stays on one CPU: number n of those
+// that there are, from the first again where there are fewer.
+func OnCPU(n int, f func() error) error {
+	return onThread(func() error {
+		if err := pinToCPU(n); err != nil {
+			return err
+		}
+		return f()
+	})
+}
+
+func pinToCPU(n int) error {
 	var have, one unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &have); err != nil {
 		return err
 	}
+	n %= max(have.Count(), 1)
 	for cpu := range 1024 {
-		if have.IsSet(cpu) {
+		if !have.IsSet(cpu) {
+			continue
+		}
+		if n == 0 {
 			one.Set(cpu)
 			break
 		}
+		n--
 	}
 	return unix.SchedSetaffinity(0, &one)
 }
@@ -396,14 +436,29 @@ type Report struct {
 // Lost returns how many of sent frames did not arrive.
 func (r Report) Lost(sent uint64) uint64 { return sent - r.Received }
 
-// tally keeps count of a stream.
-type tally struct {
+// Tally keeps count of a stream.
+type Tally struct {
 	seen    []uint64 // a bit for each sequence number
 	highest uint64
 	report  Report
 }
 
-func (t *tally) add(sequence uint64) {
+// Report returns what was counted.
+func (t *Tally) Report() Report { return t.report }
+
+// Missing returns the first sequence numbers below sent that did not come, at
+// most as many as asked for.
+func (t *Tally) Missing(sent uint64, most int) (missing []uint64) {
+	for s := uint64(0); s < sent && len(missing) < most; s++ {
+		if s/64 >= uint64(len(t.seen)) || t.seen[s/64]>>(s%64)&1 == 0 {
+			missing = append(missing, s)
+		}
+	}
+	return missing
+}
+
+// Add counts the frame with that number.
+func (t *Tally) Add(sequence uint64) {
 	word, bit := sequence/64, uint64(1)<<(sequence%64)
 	for uint64(len(t.seen)) <= word {
 		t.seen = append(t.seen, 0)
@@ -429,7 +484,7 @@ const lookAgain = 20 * time.Millisecond
 // Receive counts the frames of a stream until none comes for a while after the
 // sender is done, which the closing of sent tells, or all have come.
 func Receive(w Wire, s *Sender, sent <-chan struct{}) (Report, error) {
-	var t tally
+	var t Tally
 	buffer := make([]byte, 2048)
 	for {
 		over, wait := false, lookAgain
@@ -452,13 +507,13 @@ func Receive(w Wire, s *Sender, sent <-chan struct{}) (Report, error) {
 			return t.report, err
 		}
 		if f, ok := ParseFrame(buffer[:max(n, 0)]); ok && f.Stream == s.Frame.Stream {
-			t.add(f.Sequence)
+			t.Add(f.Sequence)
 		}
 	}
 	return t.report, t.addDrops(w)
 }
 
-func (t *tally) addDrops(w Wire) (err error) {
+func (t *Tally) addDrops(w Wire) (err error) {
 	if s, ok := w.(*socket); ok {
 		t.report.Drops, err = s.Drops()
 	}

@@ -18,9 +18,9 @@ func TestTallySeesEveryFault(t *testing.T) {
 		"reordered": {[]uint64{0, 2, 1, 3}, Report{Received: 4, Reordered: 1}, 0},
 		"far":       {[]uint64{3, 0, 1, 2}, Report{Received: 4, Reordered: 3}, 0},
 	} {
-		var got tally
+		var got Tally
 		for _, s := range c.sequence {
-			got.add(s)
+			got.Add(s)
 		}
 		if got.report != c.want || got.report.Lost(4) != c.lost {
 			t.Errorf("%s: %+v and %d lost, want %+v and %d", name, got.report, got.report.Lost(4), c.want, c.lost)

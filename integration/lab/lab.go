@@ -15,6 +15,8 @@ import (
 type Options struct {
 	// Hosts is the number of hosts, each behind a veth port of its own.
 	Hosts int
+	// First is the number of the first host; 0 means 1.
+	First int
 	// Ageing is the bridge's ageing_time; 0 leaves the kernel's 300 s.
 	Ageing time.Duration
 	// VLANs makes the bridge filter VLANs; not every kernel can.
@@ -72,7 +74,8 @@ func (l *Lab) build(o Options) (err error) {
 			return err
 		}
 	}
-	for n := 1; n <= o.Hosts; n++ {
+	first := max(o.First, 1)
+	for n := first; n < first+o.Hosts; n++ {
 		if err := l.addHost(n); err != nil {
 			return fmt.Errorf("make host %d: %w", n, err)
 		}

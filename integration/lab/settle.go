@@ -71,10 +71,7 @@ func (s *settler) Close() error {
 // all that they caused in the lab has happened: what has not arrived anywhere by
 // then never will. It holds for veth ports without qdiscs that keep frames back.
 func (l *Lab) Deliver(from Wire, frames ...[]byte) error {
-	return onThread(func() error {
-		if err := pinToCPU(); err != nil {
-			return err
-		}
+	return OnCPU(0, func() error {
 		for _, b := range frames {
 			if err := writeFrame(from, b); err != nil {
 				return err

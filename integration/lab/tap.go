@@ -19,21 +19,32 @@ type Tap struct {
 
 // AddTap adds a tap port to the bridge and waits until it forwards.
 func (l *Lab) AddTap(port string, mac net.HardwareAddr) (*Tap, error) {
-	t := &Tap{Port: port, MAC: mac}
-	err := l.Bridge.Do(func() (err error) {
-		if t.File, err = openTap(port); err != nil {
-			return fmt.Errorf("make a tap device: %w", err)
-		}
-		if err := lengthenQueue(port); err != nil {
-			return err
-		}
-		return enslave(port)
-	})
+	t, err := l.Bridge.NewTap(port)
 	if err != nil {
 		return nil, err
 	}
+	t.MAC = mac
 	l.Taps = append(l.Taps, t)
+	if err := l.Bridge.Do(func() error { return enslave(port) }); err != nil {
+		return nil, err
+	}
 	return t, l.AwaitForwarding()
+}
+
+// NewTap makes a tap device in the namespace, a port of nothing and down. It is
+// gone when it is closed.
+func (n *Namespace) NewTap(name string) (*Tap, error) {
+	t := &Tap{Port: name}
+	err := n.Do(func() (err error) {
+		if t.File, err = openTap(name); err != nil {
+			return err
+		}
+		return lengthenQueue(name)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make a tap device: %w", err)
+	}
+	return t, nil
 }
 
 // lengthenQueue makes room for what arrives while the reader is not scheduled: a
