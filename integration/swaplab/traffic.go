@@ -107,6 +107,20 @@ func (t *Traffic) open(guest, station *lab.Host) (err error) {
 // Sent returns how many frames were sent so far, each way.
 func (t *Traffic) Sent() (out, in uint64) { return t.out.Next.Load(), t.in.Next.Load() }
 
+// AwaitFlow returns when so many more frames have come, each way.
+func (t *Traffic) AwaitFlow(frames uint64) error {
+	const timeout, look = 20 * time.Second, time.Millisecond
+	came := func() (out, in uint64) { return t.Station.Report(Out).Received, t.Guest.Report(In).Received }
+	out, in := came()
+	for begin := time.Now(); time.Since(begin) < timeout; time.Sleep(look) {
+		if outNow, inNow := came(); outNow >= out+frames && inNow >= in+frames {
+			return nil
+		}
+	}
+	outNow, inNow := came()
+	return fmt.Errorf("of %d frames each way only %d and %d came within %v", frames, outNow-out, inNow-in, timeout)
+}
+
 // Stop ends the sending, waits for what is on its way, and returns what became of
 // all.
 func (t *Traffic) Stop() (Totals, error) {
