@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"net"
 	"os"
 	"sync/atomic"
@@ -455,6 +456,18 @@ func (t *Tally) Missing(sent uint64, most int) (missing []uint64) {
 		}
 	}
 	return missing
+}
+
+// LostBelow returns how many of the frames below a number have not come yet.
+func (t *Tally) LostBelow(number uint64) uint64 {
+	came := 0
+	for word := range min(number/64, uint64(len(t.seen))) {
+		came += bits.OnesCount64(t.seen[word])
+	}
+	if word := number / 64; word < uint64(len(t.seen)) {
+		came += bits.OnesCount64(t.seen[word] & (1<<(number%64) - 1))
+	}
+	return number - uint64(came)
 }
 
 // Add counts the frame with that number.

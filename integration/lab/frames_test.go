@@ -25,6 +25,12 @@ func TestTallySeesEveryFault(t *testing.T) {
 		if got.report != c.want || got.report.Lost(4) != c.lost {
 			t.Errorf("%s: %+v and %d lost, want %+v and %d", name, got.report, got.report.Lost(4), c.want, c.lost)
 		}
+		if below := got.LostBelow(4); below != c.lost || uint64(len(got.Missing(4, 10))) != c.lost {
+			t.Errorf("%s: %d are lost below 4, and %v, want %d", name, below, got.Missing(4, 10), c.lost)
+		}
+		if below := got.LostBelow(1000); below != c.lost+996 {
+			t.Errorf("%s: %d are lost below 1000, want %d", name, below, c.lost+996)
+		}
 	}
 }
 

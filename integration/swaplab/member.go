@@ -24,13 +24,19 @@ type Member struct {
 	Kind Kind
 	Far  string // of the switch's port
 
-	l    *Lab
-	pump *pump // of a tap
+	l       *Lab
+	outside *lab.Lab
+	pump    *pump // of a tap
 }
 
 // AddMember makes a member, up, and its far end.
 func (l *Lab) AddMember(name string, kind Kind) (*Member, error) {
-	m := &Member{Name: name, Kind: kind, Far: "x" + name, l: l}
+	return l.AddMemberTo(l.Outside, name, kind)
+}
+
+// AddMemberTo is AddMember with the far end at another switch.
+func (l *Lab) AddMemberTo(outside *lab.Lab, name string, kind Kind) (*Member, error) {
+	m := &Member{Name: name, Kind: kind, Far: "x" + name, l: l, outside: outside}
 	l.members = append(l.members, m)
 	return m, m.Make()
 }
@@ -54,7 +60,7 @@ func (m *Member) devices() []string {
 
 // Make makes the member and its far end, again after Delete.
 func (m *Member) Make() (err error) {
-	host, outside := m.l.Host.Bridge, m.l.Outside.Bridge
+	host, outside := m.l.Host.Bridge, m.outside.Bridge
 	if m.Kind == Tap {
 		if m.pump, err = newPump(host, m.Name, outside, m.Far); err != nil {
 			return err
@@ -77,10 +83,10 @@ func (m *Member) Make() (err error) {
 
 // PlugIn makes the far end a port of the switch, and waits until it forwards.
 func (m *Member) PlugIn() error {
-	if err := m.l.Outside.Bridge.Run("ip link set " + m.Far + " master " + lab.BridgeName + " up"); err != nil {
+	if err := m.outside.Bridge.Run("ip link set " + m.Far + " master " + lab.BridgeName + " up"); err != nil {
 		return err
 	}
-	return m.l.Outside.AwaitForwarding()
+	return m.outside.AwaitForwarding()
 }
 
 // Delete deletes the member and its far end. It is no error if they are gone.
@@ -102,7 +108,7 @@ func (m *Member) SetCarrier(on bool) error {
 		return m.pump.setCarrier(on)
 	}
 	state := map[bool]string{true: "up", false: "down"}[on]
-	return m.l.Outside.Bridge.Run("ip link set " + m.Far + " " + state)
+	return m.outside.Bridge.Run("ip link set " + m.Far + " " + state)
 }
 
 // Overflowed returns how many frames a tap dropped because the pump was late: a
@@ -112,6 +118,6 @@ func (m *Member) Overflowed() (uint64, error) {
 		return 0, nil
 	}
 	in, err := m.l.Host.Bridge.Counters(m.Name)
-	out, failed := m.l.Outside.Bridge.Counters(m.Far)
+	out, failed := m.outside.Bridge.Counters(m.Far)
 	return in.TxDropped + out.TxDropped, errors.Join(err, failed)
 }

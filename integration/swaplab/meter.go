@@ -38,7 +38,7 @@ type Gap struct {
 func NewMeter(h *lab.Host) (*Meter, error) { return newMeter(h.Namespace, "eth0", false) }
 
 // Meter counts what the switch outside gets from the member.
-func (m *Member) Meter() (*Meter, error) { return newMeter(m.l.Outside.Bridge, m.Far, true) }
+func (m *Member) Meter() (*Meter, error) { return newMeter(m.outside.Bridge, m.Far, true) }
 
 // NewMeterOn counts what arrives on a device of a namespace, before a bridge or a
 // program takes it.
@@ -106,6 +106,16 @@ func (m *Meter) Missing(id uint32, sent uint64, most int) []uint64 {
 	return nil
 }
 
+// LostBelow returns how many frames of a stream below a number have not come yet.
+func (m *Meter) LostBelow(id uint32, number uint64) uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := m.streams[id]; s != nil {
+		return s.tally.LostBelow(number)
+	}
+	return number
+}
+
 // Longest returns the longest time without a frame of the stream, between two of
 // them.
 func (m *Meter) Longest(id uint32) Gap {
@@ -131,6 +141,24 @@ func (m *Meter) FirstAfter(id uint32, moment time.Time) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	return time.Unix(0, s.times[n]), true
+}
+
+// LongestAfter returns the longest time without a frame of a stream, of those that
+// ended after a moment.
+func (m *Meter) LongestAfter(id uint32, moment time.Time) (longest Gap) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.streams[id]
+	if s == nil {
+		return Gap{}
+	}
+	n, _ := slices.BinarySearch(s.times, moment.UnixNano())
+	for n = max(n, 1); n < len(s.times); n++ {
+		if gap := time.Duration(s.times[n] - s.times[n-1]); gap > longest.Length {
+			longest = Gap{time.Unix(0, s.times[n-1]), gap}
+		}
+	}
+	return longest
 }
 
 // Forget drops what was kept of arrivals before a moment: FirstAfter does not know

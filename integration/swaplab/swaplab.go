@@ -25,6 +25,7 @@ type Lab struct {
 	// behind others, p101 ...
 	Outside *lab.Lab
 
+	others  []*lab.Lab // further switches
 	members []*Member
 }
 
@@ -41,6 +42,17 @@ func New(guests int) (l *Lab, err error) {
 		return nil, errors.Join(err, l.Host.Close())
 	}
 	return l, nil
+}
+
+// AddOutside builds another switch with one station, with nothing between it and
+// the first.
+func (l *Lab) AddOutside() (*lab.Lab, error) {
+	const step = 100
+	other, err := lab.New(lab.Options{Hosts: 1, First: firstStation + step*(len(l.others)+1)})
+	if err == nil {
+		l.others = append(l.others, other)
+	}
+	return other, err
 }
 
 // Guest is the first host behind the bridge.
@@ -67,13 +79,13 @@ func (l *Lab) SpreadFrames(devices ...string) error {
 		device string
 	}
 	var places []place
-	for _, side := range []*lab.Lab{l.Host, l.Outside} {
+	for _, side := range append([]*lab.Lab{l.Host, l.Outside}, l.others...) {
 		for _, h := range side.Hosts {
 			places = append(places, place{side.Bridge, h.Port}, place{h.Namespace, "eth0"})
 		}
 	}
 	for _, m := range l.members {
-		places = append(places, place{l.Outside.Bridge, m.Far})
+		places = append(places, place{m.outside.Bridge, m.Far})
 		devices = append(devices, m.devices()...)
 	}
 	for _, d := range devices {
@@ -98,7 +110,10 @@ func (l *Lab) Close() error {
 	for _, m := range l.members {
 		errs = append(errs, m.Delete())
 	}
-	return errors.Join(append(errs, l.Host.Close(), l.Outside.Close())...)
+	for _, side := range append([]*lab.Lab{l.Host, l.Outside}, l.others...) {
+		errs = append(errs, side.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // StationMAC is the address of one of many stations: of crowd number c, station
@@ -106,6 +121,8 @@ func (l *Lab) Close() error {
 func StationMAC(c byte, n int) net.HardwareAddr {
 	return net.HardwareAddr{2, 1, c, byte(n >> 16), byte(n >> 8), byte(n)}
 }
+
+var everybody = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
 // Introduce lets the host send one frame to everybody from each of so many
 // addresses of a crowd, so that bridges learn them behind its port. It returns
@@ -118,7 +135,7 @@ func Introduce(h *lab.Host, crowd byte, stations int) error {
 	defer w.Close()
 	const aStream = 0xfffffffe // nobody looks at it
 	for n := range stations {
-		f := lab.Frame{Source: StationMAC(crowd, n), Destination: h.MAC, Stream: aStream}
+		f := lab.Frame{Source: StationMAC(crowd, n), Destination: everybody, Stream: aStream}
 		if _, err := w.Write(f.Bytes()); err != nil {
 			return err
 		}

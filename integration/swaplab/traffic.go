@@ -14,13 +14,13 @@ import (
 	"github.com/shunt-dev/shunt/integration/lab"
 )
 
-// The streams of Traffic.
+// The streams of StartTraffic.
 const (
 	Out uint32 = 1 // from the guest to the station
 	In  uint32 = 2 // from the station to the guest
 )
 
-// Traffic is numbered frames both ways between the guest and the station.
+// Traffic is numbered frames both ways between a guest and a station.
 type Traffic struct {
 	// Guest and Station count what comes to them.
 	Guest, Station *Meter
@@ -68,12 +68,17 @@ func (t Totals) String() string {
 		t.For.Seconds(), float64(t.Out.Sent)/t.For.Seconds(), float64(t.In.Sent)/t.For.Seconds(), t.Out, t.In, t.Lab)
 }
 
-// StartTraffic sends both ways until Stop.
-func (l *Lab) StartTraffic(pace lab.Pace) (t *Traffic, err error) {
-	guest, station := l.Guest(), l.Station()
+// StartTraffic sends both ways between the first guest and the station until Stop.
+func (l *Lab) StartTraffic(pace lab.Pace) (*Traffic, error) {
+	return l.StartTrafficBetween(l.Guest(), l.Station(), Out, pace)
+}
+
+// StartTrafficBetween sends both ways between a guest and a station until Stop. The
+// stream out has that number, and the one in the next.
+func (l *Lab) StartTrafficBetween(guest, station *lab.Host, out uint32, pace lab.Pace) (t *Traffic, err error) {
 	t = &Traffic{l: l, stop: func() {}}
-	t.out = lab.Sender{Pace: pace, Frame: lab.Frame{Source: guest.MAC, Destination: station.MAC, Stream: Out}}
-	t.in = lab.Sender{Pace: pace, Frame: lab.Frame{Source: station.MAC, Destination: guest.MAC, Stream: In}, CPU: 1}
+	t.out = lab.Sender{Pace: pace, Frame: lab.Frame{Source: guest.MAC, Destination: station.MAC, Stream: out}}
+	t.in = lab.Sender{Pace: pace, Frame: lab.Frame{Source: station.MAC, Destination: guest.MAC, Stream: out + 1}, CPU: 1}
 	if err := t.open(guest, station); err != nil {
 		return nil, errors.Join(err, t.close())
 	}
@@ -107,17 +112,30 @@ func (t *Traffic) open(guest, station *lab.Host) (err error) {
 // Sent returns how many frames were sent so far, each way.
 func (t *Traffic) Sent() (out, in uint64) { return t.out.Next.Load(), t.in.Next.Load() }
 
+// Came returns how many frames arrived so far, each way.
+func (t *Traffic) Came() (out, in uint64) {
+	return t.Station.Report(t.out.Frame.Stream).Received, t.Guest.Report(t.in.Frame.Stream).Received
+}
+
+// Lost returns how many of the frames that were sent until now do not arrive. It
+// waits for later ones, which all come behind them.
+func (t *Traffic) Lost() (out, in uint64, err error) {
+	sentOut, sentIn := t.Sent()
+	const later = 1000
+	err = t.AwaitFlow(later)
+	return t.Station.LostBelow(t.out.Frame.Stream, sentOut), t.Guest.LostBelow(t.in.Frame.Stream, sentIn), err
+}
+
 // AwaitFlow returns when so many more frames have come, each way.
 func (t *Traffic) AwaitFlow(frames uint64) error {
 	const timeout, look = 20 * time.Second, time.Millisecond
-	came := func() (out, in uint64) { return t.Station.Report(Out).Received, t.Guest.Report(In).Received }
-	out, in := came()
+	out, in := t.Came()
 	for begin := time.Now(); time.Since(begin) < timeout; time.Sleep(look) {
-		if outNow, inNow := came(); outNow >= out+frames && inNow >= in+frames {
+		if outNow, inNow := t.Came(); outNow >= out+frames && inNow >= in+frames {
 			return nil
 		}
 	}
-	outNow, inNow := came()
+	outNow, inNow := t.Came()
 	return fmt.Errorf("of %d frames each way only %d and %d came within %v", frames, outNow-out, inNow-in, timeout)
 }
 
@@ -145,7 +163,7 @@ func (t *Traffic) awaitArrivals() {
 	const quiet, look = time.Second, 10 * time.Millisecond
 	var came uint64
 	for since := time.Now(); time.Since(since) < quiet; time.Sleep(look) {
-		out, in := t.Station.Report(Out).Received, t.Guest.Report(In).Received
+		out, in := t.Came()
 		if out >= t.out.Next.Load() && in >= t.in.Next.Load() {
 			return
 		}
