@@ -17,11 +17,12 @@ type Meter struct {
 	running sync.WaitGroup
 
 	mu      sync.Mutex
-	streams map[uint32]*stream
+	streams map[uint32]*counted
 	failed  error
+	drops   uint64 // at the end
 }
 
-type stream struct {
+type counted struct {
 	tally   lab.Tally
 	longest Gap
 	last    time.Time
@@ -49,7 +50,7 @@ func newMeter(ns *lab.Namespace, device string, below bool) (*Meter, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Meter{ring: ring, streams: make(map[uint32]*stream)}
+	m := &Meter{ring: ring, streams: make(map[uint32]*counted)}
 	m.running.Go(m.run)
 	return m, nil
 }
@@ -75,7 +76,7 @@ func (m *Meter) take(b []byte, arrived time.Time) {
 	defer m.mu.Unlock()
 	s := m.streams[f.Stream]
 	if s == nil {
-		s = &stream{last: arrived}
+		s = &counted{last: arrived}
 		m.streams[f.Stream] = s
 	}
 	s.tally.Add(f.Sequence)
@@ -172,11 +173,21 @@ func (m *Meter) Forget(id uint32, moment time.Time) {
 	}
 }
 
-// Close ends the counting. What was counted stays to be asked for.
-func (m *Meter) Close() error {
+// Drops returns how many frames found no room in the meter itself.
+func (m *Meter) Drops() (uint64, error) {
+	if m.stopped.Load() {
+		return m.drops, nil
+	}
+	return m.ring.Drops()
+}
+
+// Close ends the counting. What was counted stays to be asked for. Closing twice is
+// no error.
+func (m *Meter) Close() (err error) {
 	if m.stopped.Swap(true) {
 		return nil
 	}
 	m.running.Wait()
-	return errors.Join(m.failed, m.ring.Close())
+	m.drops, err = m.ring.Drops()
+	return errors.Join(err, m.failed, m.ring.Close())
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -20,33 +21,22 @@ const (
 	In  uint32 = 2 // from the station to the guest
 )
 
-// Traffic is numbered frames both ways between a guest and a station.
-type Traffic struct {
-	// Guest and Station count what comes to them.
-	Guest, Station *Meter
-
-	l         *Lab
-	out, in   lab.Sender
-	stop      context.CancelFunc
-	sending   sync.WaitGroup
-	failed    [2]error
-	began     time.Time
-	overflows uint64 // before
-}
-
 // Pace is what the tests of swaps send each way.
 var Pace = lab.Pace{PerSecond: 20_000, Burst: 32, Gentle: true}
 
-// Totals are what became of the frames of both ways.
-type Totals struct {
-	Out, In Way
-	// Lab counts frames that the lab itself lost: a receiver's ring, a CPU's
-	// backlog or a tap's queue was full. They are among the lost ones.
-	Lab uint64
-	For time.Duration
+// Stream is numbered frames one way.
+type Stream struct {
+	// To and From count what comes to the host that the frames are for, and what
+	// comes back to the one that sends them.
+	To, From *Meter
+
+	sender  lab.Sender
+	stopped context.CancelFunc
+	sending sync.WaitGroup
+	failed  error
 }
 
-// Way is one direction.
+// Way is what became of a stream.
 type Way struct {
 	Sent uint64
 	lab.Report
@@ -63,6 +53,120 @@ func (w Way) String() string {
 		w.Sent, w.Lost, w.Missing, w.Doubled, w.Reordered, w.Returned, float64(w.Longest.Length.Microseconds())/1000)
 }
 
+// StartStream sends from one host to a station at the other until Stop: the other
+// itself, or who is thought to be there.
+func StartStream(from, to *lab.Host, station net.HardwareAddr, id uint32, pace lab.Pace) (s *Stream, err error) {
+	s = newStream(from, station, id, pace)
+	if s.From, err = NewMeter(from); err != nil {
+		return nil, err
+	}
+	if s.To, err = NewMeter(to); err != nil {
+		return nil, errors.Join(err, s.From.Close())
+	}
+	if err := s.start(from); err != nil {
+		return nil, errors.Join(err, s.From.Close(), s.To.Close())
+	}
+	return s, nil
+}
+
+func newStream(from *lab.Host, station net.HardwareAddr, id uint32, pace lab.Pace) *Stream {
+	frame := lab.Frame{Source: from.MAC, Destination: station, Stream: id}
+	return &Stream{sender: lab.Sender{Pace: pace, Frame: frame, CPU: int(id)}}
+}
+
+func (s *Stream) start(from *lab.Host) (err error) {
+	if s.sender.Wire, err = from.SendingWire(); err != nil {
+		return err
+	}
+	var ctx context.Context
+	ctx, s.stopped = context.WithCancel(context.Background())
+	s.sending.Go(func() {
+		const never = 1 << 40
+		s.failed = s.sender.Send(ctx, never)
+	})
+	return nil
+}
+
+// Sent returns how many frames were sent so far.
+func (s *Stream) Sent() uint64 { return s.sender.Next.Load() }
+
+// Came returns how many frames arrived so far.
+func (s *Stream) Came() uint64 { return s.To.Report(s.sender.Frame.Stream).Received }
+
+// AwaitFlow returns when so many more frames have come.
+func (s *Stream) AwaitFlow(frames uint64) error {
+	const timeout, look = 20 * time.Second, time.Millisecond
+	before := s.Came()
+	for begin := time.Now(); time.Since(begin) < timeout; time.Sleep(look) {
+		if s.Came() >= before+frames {
+			return nil
+		}
+	}
+	return fmt.Errorf("of %d frames of stream %d only %d came within %v", frames, s.sender.Frame.Stream, s.Came()-before, timeout)
+}
+
+// Lost returns how many of the frames that were sent until now do not arrive. It
+// waits for later ones, which come behind them.
+func (s *Stream) Lost() (uint64, error) {
+	const later = 1000
+	sent := s.Sent()
+	err := s.AwaitFlow(later)
+	return s.To.LostBelow(s.sender.Frame.Stream, sent), err
+}
+
+// Stop ends the sending, waits for what is on its way, and returns what became of
+// all. Stopping twice is no error.
+func (s *Stream) Stop() (Way, error) {
+	s.endSending()
+	s.awaitArrivals()
+	return s.way(), errors.Join(s.failed, s.From.Close(), s.To.Close())
+}
+
+func (s *Stream) endSending() {
+	s.stopped()
+	s.sending.Wait()
+	s.sender.Wire.Close()
+}
+
+// awaitArrivals returns when all have come, or when none came for a while.
+func (s *Stream) awaitArrivals() {
+	const quiet, look = time.Second, 10 * time.Millisecond
+	came := s.Came()
+	for since := time.Now(); s.Came() < s.Sent() && time.Since(since) < quiet; time.Sleep(look) {
+		if now := s.Came(); now != came {
+			came, since = now, time.Now()
+		}
+	}
+}
+
+func (s *Stream) way() Way {
+	const most = 5
+	sent, id := s.Sent(), s.sender.Frame.Stream
+	w := Way{Sent: sent, Report: s.To.Report(id), Longest: s.To.Longest(id), Missing: s.To.Missing(id, sent, most)}
+	back := s.From.Report(id)
+	w.Lost, w.Returned = w.Report.Lost(sent), back.Received+back.Doubled
+	return w
+}
+
+// Traffic is a stream each way between a guest and a station.
+type Traffic struct {
+	Out, In *Stream
+
+	l      *Lab
+	meters []*Meter
+	began  time.Time
+	before uint64 // overflows
+}
+
+// Totals are what became of the frames of both ways.
+type Totals struct {
+	Out, In Way
+	// Lab counts frames that the lab itself lost: a receiver's ring, a CPU's
+	// backlog or a tap's queue was full. They are among the lost ones.
+	Lab uint64
+	For time.Duration
+}
+
 func (t Totals) String() string {
 	return fmt.Sprintf("%.1f s, %.0f and %.0f frames/s; out: %v; in: %v; %d lost in the lab",
 		t.For.Seconds(), float64(t.Out.Sent)/t.For.Seconds(), float64(t.In.Sent)/t.For.Seconds(), t.Out, t.In, t.Lab)
@@ -76,124 +180,67 @@ func (l *Lab) StartTraffic(pace lab.Pace) (*Traffic, error) {
 // StartTrafficBetween sends both ways between a guest and a station until Stop. The
 // stream out has that number, and the one in the next.
 func (l *Lab) StartTrafficBetween(guest, station *lab.Host, out uint32, pace lab.Pace) (t *Traffic, err error) {
-	t = &Traffic{l: l, stop: func() {}}
-	t.out = lab.Sender{Pace: pace, Frame: lab.Frame{Source: guest.MAC, Destination: station.MAC, Stream: out}}
-	t.in = lab.Sender{Pace: pace, Frame: lab.Frame{Source: station.MAC, Destination: guest.MAC, Stream: out + 1}, CPU: 1}
-	if err := t.open(guest, station); err != nil {
-		return nil, errors.Join(err, t.close())
+	t = &Traffic{l: l, Out: newStream(guest, station.MAC, out, pace), In: newStream(station, guest.MAC, out+1, pace)}
+	for _, h := range []*lab.Host{guest, station} {
+		m, err := NewMeter(h)
+		if err != nil {
+			return nil, errors.Join(err, t.closeMeters())
+		}
+		t.meters = append(t.meters, m)
 	}
-	var ctx context.Context
-	ctx, t.stop = context.WithCancel(context.Background())
+	t.Out.From, t.In.From = t.meters[0], t.meters[1]
+	t.Out.To, t.In.To = t.meters[1], t.meters[0]
+	if t.before, err = l.overflows(); err != nil {
+		return nil, errors.Join(err, t.closeMeters())
+	}
 	t.began = time.Now()
-	for n, s := range []*lab.Sender{&t.out, &t.in} {
-		const never = 1 << 40
-		t.sending.Go(func() { t.failed[n] = s.Send(ctx, never) })
+	if err := t.Out.start(guest); err != nil {
+		return nil, errors.Join(err, t.closeMeters())
+	}
+	if err := t.In.start(station); err != nil {
+		t.Out.endSending()
+		return nil, errors.Join(err, t.closeMeters())
 	}
 	return t, nil
 }
 
-func (t *Traffic) open(guest, station *lab.Host) (err error) {
-	if t.out.Wire, err = guest.SendingWire(); err != nil {
-		return err
+func (t *Traffic) closeMeters() error {
+	var errs []error
+	for _, m := range t.meters {
+		errs = append(errs, m.Close())
 	}
-	if t.in.Wire, err = station.SendingWire(); err != nil {
-		return err
-	}
-	if t.Guest, err = NewMeter(guest); err != nil {
-		return err
-	}
-	if t.Station, err = NewMeter(station); err != nil {
-		return err
-	}
-	t.overflows, err = t.l.overflows()
-	return err
-}
-
-// Sent returns how many frames were sent so far, each way.
-func (t *Traffic) Sent() (out, in uint64) { return t.out.Next.Load(), t.in.Next.Load() }
-
-// Came returns how many frames arrived so far, each way.
-func (t *Traffic) Came() (out, in uint64) {
-	return t.Station.Report(t.out.Frame.Stream).Received, t.Guest.Report(t.in.Frame.Stream).Received
-}
-
-// Lost returns how many of the frames that were sent until now do not arrive. It
-// waits for later ones, which all come behind them.
-func (t *Traffic) Lost() (out, in uint64, err error) {
-	sentOut, sentIn := t.Sent()
-	const later = 1000
-	err = t.AwaitFlow(later)
-	return t.Station.LostBelow(t.out.Frame.Stream, sentOut), t.Guest.LostBelow(t.in.Frame.Stream, sentIn), err
+	return errors.Join(errs...)
 }
 
 // AwaitFlow returns when so many more frames have come, each way.
 func (t *Traffic) AwaitFlow(frames uint64) error {
-	const timeout, look = 20 * time.Second, time.Millisecond
-	out, in := t.Came()
-	for begin := time.Now(); time.Since(begin) < timeout; time.Sleep(look) {
-		if outNow, inNow := t.Came(); outNow >= out+frames && inNow >= in+frames {
-			return nil
-		}
-	}
-	outNow, inNow := t.Came()
-	return fmt.Errorf("of %d frames each way only %d and %d came within %v", frames, outNow-out, inNow-in, timeout)
+	return errors.Join(t.Out.AwaitFlow(frames), t.In.AwaitFlow(frames))
+}
+
+// Lost returns how many of the frames that were sent until now do not arrive.
+func (t *Traffic) Lost() (out, in uint64, err error) {
+	out, err = t.Out.Lost()
+	in, failed := t.In.Lost()
+	return out, in, errors.Join(err, failed)
 }
 
 // Stop ends the sending, waits for what is on its way, and returns what became of
-// all.
-func (t *Traffic) Stop() (Totals, error) {
-	t.stop()
-	t.sending.Wait()
-	totals := Totals{For: time.Since(t.began)}
-	t.awaitArrivals()
+// all. Stopping twice is no error.
+func (t *Traffic) Stop() (totals Totals, err error) {
+	t.Out.endSending()
+	t.In.endSending()
+	totals.For = time.Since(t.began)
+	t.Out.awaitArrivals()
+	t.In.awaitArrivals()
+	totals.Out, totals.In = t.Out.way(), t.In.way()
 	overflows, err := t.l.overflows()
-	totals.Lab = overflows - t.overflows
-	for _, m := range []*Meter{t.Guest, t.Station} {
-		drops, failed := m.ring.Drops()
+	totals.Lab = overflows - t.before
+	for _, m := range t.meters {
+		drops, failed := m.Drops()
 		totals.Lab += drops
 		err = errors.Join(err, failed)
 	}
-	totals.Out = way(&t.out, t.Station, t.Guest)
-	totals.In = way(&t.in, t.Guest, t.Station)
-	return totals, errors.Join(err, t.failed[0], t.failed[1], t.close())
-}
-
-// awaitArrivals returns when all have come, or when nothing came for a while.
-func (t *Traffic) awaitArrivals() {
-	const quiet, look = time.Second, 10 * time.Millisecond
-	var came uint64
-	for since := time.Now(); time.Since(since) < quiet; time.Sleep(look) {
-		out, in := t.Came()
-		if out >= t.out.Next.Load() && in >= t.in.Next.Load() {
-			return
-		}
-		if out+in != came {
-			came, since = out+in, time.Now()
-		}
-	}
-}
-
-func way(s *lab.Sender, to, from *Meter) Way {
-	sent, id := s.Next.Load(), s.Frame.Stream
-	w := Way{Sent: sent, Report: to.Report(id), Longest: to.Longest(id), Missing: to.Missing(id, sent, 5)}
-	back := from.Report(id)
-	w.Lost, w.Returned = w.Report.Lost(sent), back.Received+back.Doubled
-	return w
-}
-
-func (t *Traffic) close() error {
-	var errs []error
-	for _, w := range []lab.Wire{t.out.Wire, t.in.Wire} {
-		if w != nil {
-			errs = append(errs, w.Close())
-		}
-	}
-	for _, m := range []*Meter{t.Guest, t.Station} {
-		if m != nil {
-			errs = append(errs, m.Close())
-		}
-	}
-	return errors.Join(errs...)
+	return totals, errors.Join(err, t.Out.failed, t.In.failed, t.closeMeters())
 }
 
 // overflows counts what the machine and the lab's taps lost for want of room.
