@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -112,10 +113,16 @@ func startDaemon(t *testing.T, l *lab.Lab, args ...string) *daemon {
 // launch starts shunt run and does not wait for anything.
 func launch(t *testing.T, ns *lab.Namespace, args ...string) *daemon {
 	t.Helper()
+	return launchTo(t, nil, ns, args...)
+}
+
+// launchTo is launch with a place for what the daemon prints; nil for nowhere.
+func launchTo(t *testing.T, stdout io.Writer, ns *lab.Namespace, args ...string) *daemon {
+	t.Helper()
 	dir := t.TempDir()
 	d := &daemon{t: t, socket: filepath.Join(dir, "shunt.sock"), log: &output{}, exited: make(chan struct{})}
 	d.cmd = exec.Command(binary, append([]string{"run", "--socket", d.socket}, args...)...)
-	d.cmd.Stderr = d.log
+	d.cmd.Stdout, d.cmd.Stderr = stdout, d.log
 	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+filepath.Join(dir, "notify"))
 	d.listenNotify(filepath.Join(dir, "notify"))
 	if err := ns.Start(d.cmd); err != nil {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -32,9 +31,11 @@ type swapRig struct {
 	t      *testing.T
 	l      *swaplab.Lab
 	d      *daemon
+	events *events
 	groups []groupConfig
 	config string // the file
 	state  string // the directory
+	stdout io.Writer
 }
 
 // groupConfig is a group as the configuration has it.
@@ -115,8 +116,9 @@ func (x *swapRig) start(groups ...groupConfig) {
 // restart starts the daemon, again if it is gone.
 func (x *swapRig) restart() {
 	x.t.Helper()
-	x.d = launch(x.t, x.l.Host.Bridge, "--config", x.config, "--state-dir", x.state)
+	x.d = launchTo(x.t, x.stdout, x.l.Host.Bridge, "--config", x.config, "--state-dir", x.state)
 	x.d.awaitReady()
+	x.events = x.d.follow()
 }
 
 // awaitReady waits until every group is ready.
@@ -207,58 +209,69 @@ func (d *daemon) ask(ctx context.Context, method, path string, body, answer any)
 	return json.Unmarshal(text, answer)
 }
 
-// follow returns the daemon's events from now on, until the test or the daemon
-// ends.
-func (d *daemon) follow() <-chan nicswap.EventV1 {
+// events are the daemon's, from soon after its start until its end.
+type events struct {
+	t  *testing.T
+	ch chan nicswap.EventV1 // closed when the daemon or the test ends
+}
+
+// follow follows the daemon's events. The answer begins with the first of them, so
+// that it is waited for beside the test.
+func (d *daemon) follow() *events {
 	d.t.Helper()
-	request, err := http.NewRequestWithContext(d.t.Context(), http.MethodGet, "http://shunt/v1/events", nil)
+	ctx := d.t.Context()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://shunt/v1/events", nil)
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	response, err := d.overSocket().Do(request)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	events := make(chan nicswap.EventV1, 1000)
+	e := &events{d.t, make(chan nicswap.EventV1, 10_000)}
 	go func() {
-		defer close(events)
+		defer close(e.ch)
+		response, err := d.overSocket().Do(request)
+		if err != nil {
+			return
+		}
 		defer response.Body.Close()
-		lines := json.NewDecoder(response.Body)
-		for {
-			var e nicswap.EventV1
-			if err := lines.Decode(&e); err != nil {
+		for lines := json.NewDecoder(response.Body); ; {
+			var event nicswap.EventV1
+			if err := lines.Decode(&event); err != nil {
 				return
 			}
 			select {
-			case events <- e:
-			case <-d.t.Context().Done():
+			case e.ch <- event:
+			case <-ctx.Done():
 				return
 			}
 		}
 	}()
-	return events
+	return e
 }
 
-// phaseEvent waits for the event that a swap of a group enters a phase. False: the
-// swap ended before.
-func phaseEvent(t *testing.T, events <-chan nicswap.EventV1, group, phase string) (nicswap.EventV1, bool) {
-	t.Helper()
+// until waits for the event that a swap of a group enters a phase. False: the swap
+// or the daemon ended before.
+func (e *events) until(group, phase string) (nicswap.EventV1, bool) {
+	e.t.Helper()
 	late := time.After(20 * time.Second)
 	for {
 		select {
-		case e, open := <-events:
+		case event, open := <-e.ch:
 			switch {
-			case !open:
-				return e, false
-			case e.Group == group && e.Event == "phase" && e.Phase == phase:
-				return e, true
-			case e.Group == group && e.Event == "swap":
-				return e, false
+			case !open || event.Group == group && event.Event == "swap":
+				return event, false
+			case event.Group == group && event.Event == "phase" && event.Phase == phase:
+				return event, true
 			}
 		case <-late:
-			t.Fatalf("no event of phase %s came", phase)
+			e.t.Fatalf("no event of phase %s came", phase)
 		}
 	}
+}
+
+// end waits for the event that a swap of a group has ended.
+func (e *events) end(group string) {
+	e.t.Helper()
+	const none = ""
+	e.until(group, none)
 }
 
 // traffic sends both ways until the test ends, and returns when it flows.
@@ -321,16 +334,11 @@ func (x *swapRig) expectUnnoticed(w *swaplab.Watch) {
 	}
 }
 
-// median and p99 of times; both 0 without any.
+// quantiles returns the median and p99 of times; 0 without any.
 func quantiles(times []time.Duration) (median, p99 time.Duration) {
 	if len(times) == 0 {
 		return 0, 0
 	}
 	sorted := slices.Sorted(slices.Values(times))
 	return sorted[len(sorted)/2], sorted[len(sorted)*99/100]
-}
-
-// errEnded is why a request of a daemon that was killed fails.
-func ended(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || err != nil && strings.Contains(err.Error(), "connection")
 }

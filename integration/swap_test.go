@@ -167,15 +167,15 @@ func TestFlipTime(t *testing.T) {
 	x := newSwapRig(t, rigOptions{kinds: []swaplab.Kind{swaplab.Veth, swaplab.Veth}})
 	far := x.farMeters("m1", "m2")
 	x.trafficAt(lab.Pace{PerSecond: 20_000, Burst: 2, Gentle: true})
-	events := x.d.follow()
 	var first, store []time.Duration
 	for n := range rounds {
 		to := []string{"m2", "m1"}[n%2]
 		s := x.swap(to)
-		flip, ok := phaseEvent(t, events, uplink, "flip")
+		flip, ok := x.events.until(uplink, "flip")
 		if !ok {
 			t.Fatal("no event told of the flip")
 		}
+		x.events.end(uplink)
 		await(t, "a frame leaves by "+to, func() bool {
 			at, ok := far[to].FirstAfter(swaplab.Out, flip.Time)
 			if ok {
@@ -267,11 +267,10 @@ func TestSilentStationsAreMoved(t *testing.T) {
 	w, err := swaplab.WatchBridge(x.l.Outside)
 	x.must(err)
 	defer w.Close()
-	events := x.d.follow()
 	moved := make(chan time.Time, 1)
 	go func() { moved <- awaitMoves(w, x.l.Member("m2").Far, stations) }()
 	s := x.swap("m2")
-	flip, ok := phaseEvent(t, events, uplink, "flip")
+	flip, ok := x.events.until(uplink, "flip")
 	if !ok {
 		t.Fatal("no event told of the flip")
 	}

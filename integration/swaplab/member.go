@@ -41,6 +41,9 @@ func (l *Lab) AddMemberTo(outside *lab.Lab, name string, kind Kind) (*Member, er
 	return m, m.Make()
 }
 
+// Outside is the switch that the far end belongs to.
+func (m *Member) Outside() *lab.Lab { return m.outside }
+
 // Lower is the device that the host's cable is in: the member itself, or what a
 // macvlan sits on.
 func (m *Member) Lower() string {
