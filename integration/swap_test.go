@@ -36,11 +36,17 @@ func testSwaps(t *testing.T, kinds []swaplab.Kind, count int) {
 	traffic := x.traffic()
 	entries, port := x.entries(), x.group(uplink).Ifindex
 	w := x.watch()
+	dropped, drained := make(map[string]uint64), uint64(0)
 	for n := range count {
-		x.swap([]string{"m2", "m1"}[n%2])
+		s := x.swap([]string{"m2", "m1"}[n%2])
+		drained += s.Drained
+		for reason, frames := range s.Dropped {
+			dropped[reason] += frames
+		}
 	}
 	x.expectUnnoticed(w)
 	got := x.stopTraffic(traffic)
+	t.Logf("%d swaps; %d frames came by the member that was left; dropped on the wire: %v", count, drained, dropped)
 	// A tap keeps frames until its reader comes: what the next member carries may
 	// overtake them.
 	x.expectWhole(got, !slices.Contains(kinds, swaplab.Tap))
@@ -50,7 +56,6 @@ func testSwaps(t *testing.T, kinds []swaplab.Kind, count int) {
 	if after := x.group(uplink).Ifindex; after != port {
 		t.Errorf("the stable port had ifindex %d and has %d", port, after)
 	}
-	t.Logf("%d swaps", count)
 }
 
 // entries are the rows of the bridge's table in a fixed order.
