@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"testing"
 
@@ -21,6 +22,7 @@ import (
 var (
 	faults     = flag.Int("faults", 20, "how `many` swaps get a fault")
 	faultsSeed = flag.Uint64("faults.seed", 1, "the `seed` of the faults' order and phases")
+	faultsRun  = flag.String("faults.run", "", "only faults whose names match this `regexp`")
 )
 
 // fault is something that goes wrong during a swap.
@@ -159,6 +161,7 @@ func TestFaultsInSwaps(t *testing.T) {
 	x.must(x.l.SpreadFrames(stable))
 	traffic := x.traffic()
 	random := rand.New(rand.NewPCG(*faultsSeed, 0))
+	chosen := regexp.MustCompile(*faultsRun)
 	// Every fault comes before one comes again.
 	var order []int
 	lost := uint64(0)
@@ -168,6 +171,9 @@ func TestFaultsInSwaps(t *testing.T) {
 		}
 		f := faultsOfSwaps[order[0]]
 		order = order[1:]
+		if !chosen.MatchString(f.name) {
+			continue
+		}
 		now, excused := x.withFault(f, random, traffic)
 		if now > lost && !excused {
 			t.Errorf("fault %d, %s: %d frames are lost", n, f.name, now-lost)
@@ -224,8 +230,8 @@ func (x *faultyRig) withFault(f fault, random *rand.Rand, traffic *swaplab.Traff
 	out, in, err := traffic.Lost()
 	x.must(err)
 	flipped := slices.ContainsFunc(result.swap.Phases, func(p nicswap.PhaseV1) bool { return p.Phase == "flip" })
-	x.t.Logf("%s in phase %s of the swap to %s: %s %v; active is %s", f.name, phase, target.Name,
-		result.swap.Result+result.swap.Error, result.err, g.Active)
+	x.t.Logf("%s in phase %s of the swap to %s: %s in %s: %s %v; active is %s; %d frames drained, dropped: %v", f.name, phase, target.Name,
+		result.swap.Result, result.swap.Phase, result.swap.Error, result.err, g.Active, result.swap.Drained, result.swap.Dropped)
 	return out + in, f.taking && flipped
 }
 

@@ -102,7 +102,10 @@ func (x *swapRig) addMember(n int, kind swaplab.Kind) *swaplab.Member {
 func (x *swapRig) start(groups ...groupConfig) {
 	x.t.Helper()
 	x.groups, x.config = groups, filepath.Join(x.t.TempDir(), "shunt.yaml")
-	text := "bridges: [" + lab.BridgeName + "]\ngroups:\n"
+	text := "bridges: [" + lab.BridgeName + "]\n"
+	if len(groups) > 0 {
+		text += "groups:\n"
+	}
 	for _, g := range groups {
 		text += fmt.Sprintf("  - name: %s\n    bridge: %s\n    port: %s\n    members: [%s]\n    drain: 100ms\n",
 			g.name, lab.BridgeName, g.port, strings.Join(g.members, ", "))

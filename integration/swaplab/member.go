@@ -61,14 +61,18 @@ func (m *Member) devices() []string {
 	return []string{m.Name}
 }
 
-// Make makes the member and its far end, again after Delete.
+// Make makes the member and its far end, again after Delete. Both ends of a cable
+// get the same ifindex, a new one each time: the kernel then tells of their carrier
+// as it does of a NIC's, late, and not at once as it does of what it sees to be half
+// a pair (net/core/link_watch.c: linkwatch_urgent_event).
 func (m *Member) Make() (err error) {
 	host, outside := m.l.Host.Bridge, m.outside.Bridge
 	if m.Kind == Tap {
 		if m.pump, err = newPump(host, m.Name, outside, m.Far); err != nil {
 			return err
 		}
-	} else if err := host.Run(fmt.Sprintf("ip link add %s type veth peer name %s netns %s", m.Lower(), m.Far, outside.Path())); err != nil {
+	} else if err := host.Run(fmt.Sprintf("ip link add %s index %d type veth peer name %s index %d netns %s",
+		m.Lower(), m.l.newIndex(), m.Far, m.l.lastIndex, outside.Path())); err != nil {
 		return err
 	}
 	lines := []string{"ip link set " + m.Lower() + " up"}
@@ -104,14 +108,18 @@ func (m *Member) Delete() error {
 	return err
 }
 
-// SetCarrier pulls the cable out of the member or puts it in again, and leaves the
-// member's own settings alone. A tap's carrier is its reader's to set.
+// SetCarrier pulls the cable out of the member, or puts it in again and waits until
+// the switch forwards there, and leaves the member's own settings alone. A tap's
+// carrier is its reader's to set.
 func (m *Member) SetCarrier(on bool) error {
 	if m.Kind == Tap {
 		return m.pump.setCarrier(on)
 	}
 	state := map[bool]string{true: "up", false: "down"}[on]
-	return m.outside.Bridge.Run("ip link set " + m.Far + " " + state)
+	if err := m.outside.Bridge.Run("ip link set " + m.Far + " " + state); err != nil || !on {
+		return err
+	}
+	return m.outside.AwaitForwarding()
 }
 
 // Overflowed returns how many frames a tap dropped because the pump was late: a

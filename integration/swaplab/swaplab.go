@@ -27,6 +27,8 @@ type Lab struct {
 
 	others  []*lab.Lab // further switches
 	members []*Member
+
+	lastIndex int // ifindex of the last cable
 }
 
 // firstStation is the number of the first station outside.
@@ -69,6 +71,13 @@ func (l *Lab) Member(name string) *Member {
 		}
 	}
 	return nil
+}
+
+// newIndex returns an ifindex that no device of the lab has or had.
+func (l *Lab) newIndex() int {
+	const first = 1000
+	l.lastIndex = max(l.lastIndex+1, first)
+	return l.lastIndex
 }
 
 // SpreadFrames lets the kernel spread the frames of every device over the CPUs
