@@ -28,8 +28,8 @@ func testUpgrade(t *testing.T, pace lab.Pace) {
 		outside *lab.Lab
 		kind    swaplab.Kind
 	}{
-		"m1": {x.l.Outside, swaplab.Veth}, "m2": {x.l.Outside, swaplab.Tap},
-		"m3": {second, swaplab.Veth}, "m4": {second, swaplab.Tap},
+		"m1": {x.l.Outside, swaplab.Veth}, "m2": {x.l.Outside, swaplab.Macvlan},
+		"m3": {second, swaplab.Veth}, "m4": {second, swaplab.Macvlan},
 	} {
 		_, err := x.l.AddMemberTo(m.outside, name, m.kind)
 		x.must(err)
@@ -52,7 +52,7 @@ func testUpgrade(t *testing.T, pace lab.Pace) {
 	x.awaitReady()
 	x.expectUnnoticed(w)
 	for _, traffic := range []*swaplab.Traffic{first, beside} {
-		const ordered = false // the taps' queues
+		const ordered = true
 		x.expectWhole(x.stopTraffic(traffic), ordered)
 	}
 	if after := x.entries(); !slices.Equal(after, entries) {

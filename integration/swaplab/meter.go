@@ -130,6 +130,17 @@ func (m *Meter) Longest(id uint32) Gap {
 
 // FirstAfter returns when the first frame of a stream arrived at or after a moment.
 func (m *Meter) FirstAfter(id uint32, moment time.Time) (time.Time, bool) {
+	return m.arrival(id, moment, 0)
+}
+
+// LastBefore returns when the last frame of a stream arrived before a moment.
+func (m *Meter) LastBefore(id uint32, moment time.Time) (time.Time, bool) {
+	return m.arrival(id, moment, -1)
+}
+
+// arrival returns when a frame came: the first one at or after a moment, or that so
+// many places from it.
+func (m *Meter) arrival(id uint32, moment time.Time, places int) (time.Time, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.streams[id]
@@ -138,7 +149,7 @@ func (m *Meter) FirstAfter(id uint32, moment time.Time) (time.Time, bool) {
 	}
 	// Arrivals are sorted but for what two CPUs delivered at once.
 	n, _ := slices.BinarySearch(s.times, moment.UnixNano())
-	if n == len(s.times) {
+	if n += places; n < 0 || n >= len(s.times) {
 		return time.Time{}, false
 	}
 	return time.Unix(0, s.times[n]), true
@@ -160,17 +171,6 @@ func (m *Meter) LongestAfter(id uint32, moment time.Time) (longest Gap) {
 		}
 	}
 	return longest
-}
-
-// Forget drops what was kept of arrivals before a moment: FirstAfter does not know
-// them any more.
-func (m *Meter) Forget(id uint32, moment time.Time) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if s := m.streams[id]; s != nil {
-		n, _ := slices.BinarySearch(s.times, moment.UnixNano())
-		s.times = slices.Delete(s.times, 0, n)
-	}
 }
 
 // Drops returns how many frames found no room in the meter itself.
