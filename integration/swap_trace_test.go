@@ -44,11 +44,11 @@ func TestSwapIsOneTrace(t *testing.T) {
 	}
 	x.start(g)
 	x.must(x.swapWithParent("m2", "00-"+done+"-"+parent+"-01"))
-	x.must(x.l.Host.Bridge.Run("ip link set m1 down"))
+	x.must(x.l.Host.Bridge.Run("ip link add link m1 name upper type macvlan"))
 	if err := x.swapWithParent("m1", "00-"+failed+"-"+parent+"-01"); err == nil {
-		t.Error("a swap to a member that is down went well")
+		t.Error("a swap to a member with a device on top of it went well")
 	}
-	x.must(x.l.Host.Bridge.Run("ip link set m1 up"))
+	x.must(x.l.Host.Bridge.Run("ip link del upper"))
 	x.d.stop() // it writes its spans
 
 	spans := parseSpans(t, printed.String())

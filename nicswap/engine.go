@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
@@ -30,6 +31,7 @@ type Engine struct {
 	devices   devices
 	sender    announcer
 	write     func(path string, content []byte) error
+	floodTime time.Duration // between PrepareFlip and the flip: see letFramesReturn
 	store     store
 	events    hub
 	upgrades  *upgrader

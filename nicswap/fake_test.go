@@ -715,9 +715,10 @@ type life struct {
 
 // lab is a kernel with daemons on it, one after the other.
 type lab struct {
-	t      *testing.T
-	k      *kernel
-	config accel.Config
+	floodTime time.Duration
+	t         *testing.T
+	k         *kernel
+	config    accel.Config
 }
 
 // uplink is the group of most tests: nic1 and nic2 are its members.
@@ -745,6 +746,7 @@ func inLab(t *testing.T, test func(*testing.T, *lab)) {
 // make makes a daemon that is not started yet.
 func (l *lab) make() *life {
 	e, h := newEngine(), &hand{k: l.k, plain: make(map[int]bool)}
+	e.floodTime = l.floodTime
 	spans := tracetest.NewInMemoryExporter()
 	e.logger = slog.New(slog.NewTextHandler(testWriter{l.t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	e.tracer = sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans)).Tracer("nicswap")

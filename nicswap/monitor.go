@@ -49,7 +49,7 @@ func (e *Engine) hear(ctx context.Context, run watch) {
 
 // carrierInterval is how often the carrier of an active member is looked at of which
 // the kernel may tell late.
-const carrierInterval = 5 * time.Millisecond
+const carrierInterval = 2 * time.Millisecond
 
 // feel looks for lost carriers, until ctx ends: the kernel tells of most at once, but
 // of those of NICs without a lower device at most once a second for all together
@@ -251,11 +251,10 @@ func whyLost(m *member) string {
 }
 
 // failover moves the traffic from a member that is lost, nil if none was active,
-// to another; nil if there is none. The group is locked.
+// to another; nil if there is none. Nothing prepared the flip, and nothing should:
+// what was sent before it is known by the bridge's table (tcprog/bpf/shunt.c:
+// may_be_own). The group is locked.
 func (e *Engine) failover(g *group, from, to *member, why string) {
-	if err := e.wires.PrepareFlip(g.port.Ifindex); err != nil {
-		e.logger.Warn("frames that come back are not known", "group", g.Name, "error", err)
-	}
 	next := e.newSwap(g, Request{Group: g.Name, Cause: causeLoss, Why: why})
 	next.from, next.to = from, to
 	err := e.flip(g, to, next)

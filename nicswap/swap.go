@@ -194,7 +194,21 @@ func (s *swap) prewarm(ctx context.Context) error {
 	if err := s.e.wires.PrepareFlip(s.port.Ifindex); err != nil {
 		return fmt.Errorf("prepare the flip: %w", err)
 	}
-	return s.probe(ctx)
+	return errors.Join(s.probe(ctx), s.letFramesReturn(ctx))
+}
+
+// floodTime is how long a frame that the outside floods may take to come back. What
+// was sent before PrepareFlip is not known by its mark: it must have come back, to a
+// member that is silent, before that member is heard.
+const floodTime = 50 * time.Millisecond
+
+func (s *swap) letFramesReturn(ctx context.Context) error {
+	select {
+	case <-time.After(s.e.floodTime):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // claim takes a shared target for this group.
@@ -296,6 +310,7 @@ func (s *swap) flip(ctx context.Context) error {
 		return err
 	}
 	s.countFrom()
+	s.e.look(s.target.Ifindex, s.to.name) // the kernel may tell of a carrier late
 	g := s.group
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -75,6 +75,41 @@ func TestASwapTakesItsPhasesInOrder(t *testing.T) {
 	})
 }
 
+// TestFloodedFramesReturnBeforeTheFlip: the marks begin long enough before it.
+func TestFloodedFramesReturnBeforeTheFlip(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.floodTime = floodTime
+		d := l.start()
+		var prepared, flipped time.Time
+		l.k.on("PrepareFlip", func() { prepared = time.Now() })
+		l.k.on("Flip nic2", func() { flipped = time.Now() })
+		d.swap(t, "nic2")
+		if gap := flipped.Sub(prepared); prepared.IsZero() || gap < 50*time.Millisecond {
+			t.Errorf("the flip came %v after it was prepared", gap)
+		}
+
+		ctx, leave := context.WithCancel(t.Context())
+		l.k.on("PrepareFlip", leave)
+		v, err := d.Swap(ctx, Request{Group: "uplink", To: "nic1"})
+		if err != nil || v.Result != "failed" {
+			t.Errorf("without its caller the swap is %+v: %v", v, err)
+		}
+	})
+}
+
+// TestALossIsNotPrepared: marks that begin with the flip know nothing of what was
+// sent before, so the table must count.
+func TestALossIsNotPrepared(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		d := l.start()
+		l.k.on("PrepareFlip", func() { t.Error("the flip was prepared") })
+		l.k.unplug("nic1")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		l.wantActive(d, "nic2")
+	})
+}
+
 // TestFailureBeforeTheFlip: whatever fails, the source stays active, and a target
 // that was no warm member is as it was.
 func TestFailureBeforeTheFlip(t *testing.T) {

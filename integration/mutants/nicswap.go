@@ -59,4 +59,6 @@ func init() {
 	n("a failure is in the trace", "running.go", "		span.RecordError(err)\n		span.SetStatus(codes.Error, err.Error())\n", "", "TestAFailureIsInTheTrace")
 	n("a slow follower holds nobody", "events.go", "	if f.lost > 0 || room == 0 {\n", "	if f.lost > 0 {\n", "TestFollow")
 	n("a failed swap makes the command fail", "commands.go", "	if last.Result == resultDone || last.Result == resultPlanned {\n", "	if true {\n", "TestSwapCommand")
+	n("flooded frames return before the flip", "swap.go", "	case <-time.After(s.e.floodTime):\n", "	case <-time.After(0):\n", "TestFloodedFramesReturnBeforeTheFlip")
+	n("a loss is not prepared", "monitor.go", "	next := e.newSwap(g, Request{Group: g.Name, Cause: causeLoss", "	e.wires.PrepareFlip(g.port.Ifindex)\n	next := e.newSwap(g, Request{Group: g.Name, Cause: causeLoss", "TestALossIsNotPrepared")
 }
