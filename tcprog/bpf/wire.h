@@ -250,18 +250,31 @@ static __always_inline void note_sent(const struct wire *w, const struct pair *p
  */
 #define COPY_NS 200000000ULL
 
+/* A frame that is shorter is read in words, and its last word once more whole: a
+ * length that is not constant is too much for Linux 6.1's verifier.
+ */
+static __always_inline bool read_short(struct __sk_buff *skb, __u64 *words)
+{
+	__u32 len = skb->len;
+	__u32 i;
+
+	if (len < ETH_HLEN)
+		return false;
+	for (i = 0; i < PRINT_LEN / 8 - 1 && i * 8 + 8 <= len; i++)
+		if (bpf_skb_load_bytes(skb, i * 8, words + i, 8))
+			return false;
+	return !bpf_skb_load_bytes(skb, len - 8, words + PRINT_LEN / 8 - 1, 8);
+}
+
 static __always_inline bool read_print(struct __sk_buff *skb, __u32 number, struct print *p)
 {
 	__u64 words[PRINT_LEN / 8] = {};
-	__u32 len = skb->len;
-	int i;
+	__u32 i;
 
 	p->wire = number;
-	p->len = len;
-	if (len > PRINT_LEN)
-		len = PRINT_LEN;
-	barrier_var(len);
-	if (len < 1 || len > PRINT_LEN || bpf_skb_load_bytes(skb, 0, words, len))
+	p->len = skb->len;
+	if (skb->len < PRINT_LEN ? !read_short(skb, words)
+				 : bpf_skb_load_bytes(skb, 0, words, PRINT_LEN))
 		return false;
 	p->hash = skb->vlan_present ? skb->vlan_tci : 0xffff0000;
 	for (i = 0; i < PRINT_LEN / 8; i++)
