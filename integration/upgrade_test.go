@@ -73,14 +73,18 @@ func testUpgrade(t *testing.T, pace lab.Pace) {
 // driver that is loaded again does.
 func (x *swapRig) remake() string {
 	x.t.Helper()
-	text := "#!/bin/sh -ex\nexport PATH=$PATH:/usr/sbin:/sbin\ncase $1 in\n"
+	ip, err := exec.LookPath("ip") // a shell may have one of its own that can less
+	x.must(err)
+	nsenter, err := exec.LookPath("nsenter")
+	x.must(err)
+	text := "#!/bin/sh -ex\ncase $1 in\n"
 	for _, g := range x.groups {
 		for _, name := range g.members {
 			if m := x.l.Member(name); m.Kind == swaplab.Veth {
 				outside := m.Outside().Bridge.Path()
-				text += fmt.Sprintf("%s)\n\tip link del %s\n\tip link add %s type veth peer name %s netns %s\n\tip link set %s up\n"+
-					"\tnsenter --net=%s ip link set %s master %s up ;;\n",
-					name, name, name, m.Far, outside, name, outside, m.Far, lab.BridgeName)
+				text += fmt.Sprintf("%s)\n\t%s link del %s\n\t%s link add %s type veth peer name %s netns %s\n\t%s link set %s up\n"+
+					"\t%s --net=%s %s link set %s master %s up ;;\n",
+					name, ip, name, ip, name, m.Far, outside, ip, name, nsenter, outside, ip, m.Far, lab.BridgeName)
 			}
 		}
 	}

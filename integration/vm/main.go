@@ -48,7 +48,7 @@ var optional = map[string]bool{"nf_conntrack_bridge": true, "nft_compat": true, 
 
 // tools are what the tests run beside shunt, and the packages that have it.
 var tools = map[string]string{
-	"ip": "iproute2", "bridge": "iproute2", "tc": "iproute2", "nft": "nftables",
+	"ip": "iproute2", "bridge": "iproute2", "tc": "iproute2", "nft": "nftables", "nsenter": "util-linux",
 }
 
 // machine is what to boot.
