@@ -12,7 +12,6 @@ func init() {
 		})
 	}
 	n("links/watch.go", "\t\t\tchanged(Event{All: true})\n", "", "TestOverrun")
-	n("links/watch.go", "\t\t\tif err := w.startAnew(ctx); err != nil {\n\t\t\t\treturn err\n\t\t\t}\n", "", "TestOverrun")
 	n("links/watch.go", " && link.family == unix.AF_UNSPEC", "", "TestWatch$")
 	n("links/decode.go", "\tif elsewhere {\n", "\tif elsewhere = false; elsewhere {\n", "TestWatchSeesWhatLeaves")
 	n("links/decode.go", "\t\t\tl.Physical = true\n", "", "TestPhysical")
@@ -48,7 +47,6 @@ func init() {
 	n("announce/frame.go", "naRouter | naOverride", "naRouter", "TestNeighboursBelieve")
 	n("announce/frame.go", "\tbinary.BigEndian.PutUint16(body[2:], checksum(source, destination, body))\n", "", "TestNeighboursBelieve|TestProbe$")
 	n("announce/frame.go", "isHost(a) && ", "", "TestSend$")
-	n("announce/probe.go", "openSocket(ifindex, unix.ETH_P_ALL)", "openSocket(ifindex, unix.ETH_P_ARP)", "TestProbeOverStandby")
 	n("announce/probe.go", "\tif vid != q.tag || ", "\tif ", "TestIsAnswered|TestProbeUntil")
 	n("announce/probe.go", " && bytes.Equal(b[target:target+6], q.from[:])", "", "TestIsAnswered")
 	n("announce/probe.go", "b[hops] == noHops && ", "", "TestIsAnswered")
