@@ -286,7 +286,7 @@ func (c *changes) ofLivePort(ifindex int) seen {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var look shuntLook
-	if err := runOn(c.look, ifindex, make([]byte, minFrame)); err != nil {
+	if _, err := runOn(c.look, ifindex, make([]byte, minFrame)); err != nil {
 		return seen{}
 	}
 	if err := c.looks.Lookup(uint32(0), &look); err != nil || look.BridgeIfindex == 0 {
@@ -304,15 +304,14 @@ const minFrame = ethHeaderLen
 
 // runOn gives the program a frame as if it had come in on the device, which must
 // be in the namespace of the calling thread.
-func runOn(program *ebpf.Program, ifindex int, frame []byte) error {
+func runOn(program *ebpf.Program, ifindex int, frame []byte) (result uint32, err error) {
 	var context struct { // struct __sk_buff
 		_       [40]byte
 		Ifindex uint32
 		_       [148]byte
 	}
 	context.Ifindex = uint32(ifindex)
-	_, err := program.Run(&ebpf.RunOptions{Data: frame, Context: &context})
-	return err
+	return program.Run(&ebpf.RunOptions{Data: frame, Context: &context})
 }
 
 func (c *changes) closeLinks() error {

@@ -67,7 +67,7 @@ func (e *explainer) ask(p *port, q accel.Question) (a shuntAnswer, err error) {
 	if err := e.Answers.Update(uint32(0), shuntAnswer{}, ebpf.UpdateAny); err != nil {
 		return a, err
 	}
-	if err := runOn(e.Program, p.ifindex, q.Frame); err != nil {
+	if _, err := runOn(e.Program, p.ifindex, q.Frame); err != nil {
 		return a, err
 	}
 	return a, e.Answers.Lookup(uint32(0), &a)

@@ -1,6 +1,7 @@
 package tcprog
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -152,6 +153,20 @@ func (ws *wires) counts(w *wire) (map[accel.Reason]accel.Count, error) {
 
 // wireReasons are those that bpf/wire.h counts.
 var wireReasons = []accel.Reason{accel.OwnReturned, accel.Doubled, accel.Standby, accel.NoMember, accel.Drained}
+
+// HasCarrier says whether a device is up and has its carrier in this instant. It waits
+// for no lock. The error is errors.ErrUnsupported where the kernel lets no program
+// read a device (before Linux 6.2).
+func (d *Dataplane) HasCarrier(ifindex int) (bool, error) {
+	d.flips.RLock()
+	defer d.flips.RUnlock()
+	ws := d.wires
+	if ws == nil || ws.carrier == nil {
+		return false, errors.ErrUnsupported
+	}
+	result, err := runOn(ws.carrier, ifindex, make([]byte, minFrame))
+	return result == 1, err
+}
 
 // Foreign says whether programs or filters of somebody else are at the device's tc
 // hooks.

@@ -146,6 +146,7 @@ const (
 	wireMapWatched         = "watched"
 	wireMapWireCounts      = "wire_counts"
 	wireMapWires           = "wires"
+	wireProgShuntCarrier   = "shunt_carrier"
 	wireProgShuntWireIn    = "shunt_wire_in"
 	wireProgShuntWireLeave = "shunt_wire_leave"
 	wireProgShuntWireOut   = "shunt_wire_out"
@@ -194,6 +195,7 @@ type wireSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type wireProgramSpecs struct {
+	ShuntCarrier   *ebpf.ProgramSpec `ebpf:"shunt_carrier"`
 	ShuntWireIn    *ebpf.ProgramSpec `ebpf:"shunt_wire_in"`
 	ShuntWireLeave *ebpf.ProgramSpec `ebpf:"shunt_wire_leave"`
 	ShuntWireOut   *ebpf.ProgramSpec `ebpf:"shunt_wire_out"`
@@ -289,6 +291,7 @@ type wireVariables struct {
 //
 // It can be passed to loadWireObjects or ebpf.CollectionSpec.LoadAndAssign.
 type wirePrograms struct {
+	ShuntCarrier   *ebpf.Program `ebpf:"shunt_carrier"`
 	ShuntWireIn    *ebpf.Program `ebpf:"shunt_wire_in"`
 	ShuntWireLeave *ebpf.Program `ebpf:"shunt_wire_leave"`
 	ShuntWireOut   *ebpf.Program `ebpf:"shunt_wire_out"`
@@ -296,6 +299,7 @@ type wirePrograms struct {
 
 func (p *wirePrograms) Close() error {
 	return _WireClose(
+		p.ShuntCarrier,
 		p.ShuntWireIn,
 		p.ShuntWireLeave,
 		p.ShuntWireOut,

@@ -31,11 +31,12 @@ const (
 // wires are the stable ports of a network namespace and their members. Maps and
 // programs are pinned below wires/SCHEMA and stay without the daemon.
 type wires struct {
-	dir   string
-	hook  string // tcx or clsact
-	maps  map[string]*ebpf.Map
-	page  []byte
-	table *[maxWires]shuntWire // the map of wires, mapped
+	dir     string
+	hook    string // tcx or clsact
+	maps    map[string]*ebpf.Map
+	carrier *ebpf.Program // nil where the kernel lets no program read a device
+	page    []byte
+	table   *[maxWires]shuntWire // the map of wires, mapped
 
 	mu     sync.Mutex // of byPort and of the wires' members; held for a moment only, since flips wait for it
 	byPort map[int]*wire
@@ -71,10 +72,23 @@ func openWires(root, hook string) (*wires, error) {
 		return nil, fmt.Errorf("map the wires: %w", err)
 	}
 	w.table = (*[maxWires]shuntWire)(unsafe.Pointer(&w.page[0]))
+	w.carrier = loadCarrier(spec)
 	if err := w.takeOverAll(); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
 	return w, nil
+}
+
+// loadCarrier loads the program that reads a device's carrier; nil where the kernel
+// refuses it (Linux 6.2 or later takes it).
+func loadCarrier(spec *ebpf.CollectionSpec) *ebpf.Program {
+	var objects struct {
+		Carrier *ebpf.Program `ebpf:"shunt_carrier"`
+	}
+	if spec.LoadAndAssign(&objects, nil) != nil {
+		return nil
+	}
+	return objects.Carrier
 }
 
 // takeOverAll opens every wire that was left, and clears those whose port is gone.
@@ -126,7 +140,7 @@ func (ws *wires) close() error {
 	for n := range ws.table {
 		isEmpty = isEmpty && ws.table[n].Port == 0
 	}
-	errs = append(errs, unix.Munmap(ws.page))
+	errs = append(errs, unix.Munmap(ws.page), ws.carrier.Close())
 	closeMaps(ws.maps)
 	if isEmpty {
 		errs = append(errs, removePins(ws.dir))

@@ -507,6 +507,23 @@ func TestForeignProgramsAreSeen(t *testing.T) {
 	}
 }
 
+func TestCarrierIsReadAsItIs(t *testing.T) {
+	l := newWireLab(t, "auto")
+	for _, c := range []struct {
+		device, state string
+		want          bool
+	}{{"m1-peer", "up", true}, {"m1-peer", "down", false}, {"m1-peer", "up", true}, {"m1", "down", false}} {
+		run(t, "ip", "link", "set", c.device, c.state)
+		if has, err := l.d.HasCarrier(l.first); has != c.want || err != nil {
+			t.Errorf("with %s %s the carrier is %v: %v", c.device, c.state, has, err)
+		}
+	}
+	run(t, "ip", "link", "del", "m1")
+	if has, err := l.d.HasCarrier(l.first); has || err == nil {
+		t.Errorf("a device that is gone has a carrier: %v, %v", has, err)
+	}
+}
+
 func TestMemberThatCarriesIsNotRemoved(t *testing.T) {
 	l := newWireLab(t, "auto")
 	if l.d.RemoveMember(l.uplink, l.first) == nil {

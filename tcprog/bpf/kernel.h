@@ -74,7 +74,13 @@ struct tcx_entry {
 	struct bpf_mprog_bundle bundle;
 };
 
+enum netdev_state_t {
+	__LINK_STATE_START = 0,
+	__LINK_STATE_NOCARRIER = 2,
+};
+
 struct net_device {
+	unsigned long state;
 	unsigned long priv_flags;
 	unsigned int mtu;
 	unsigned int flags;

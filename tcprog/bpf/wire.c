@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <bpf/bpf_helpers.h>
 
+#include "live.h"
 #include "maps.h"
 #include "wire.h"
 
@@ -73,4 +74,17 @@ int shunt_wire_leave(struct __sk_buff *skb)
 	if (l)
 		leave(l);
 	return PASS_UP;
+}
+
+/* Whether the device of a test run is up and has its carrier: 1 or 0. Netlink and
+ * ethtool ask under a lock that others may hold for long.
+ */
+SEC("tc")
+int shunt_carrier(struct __sk_buff *skb)
+{
+	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
+	unsigned long state = kernel->dev->state;
+
+	return state >> bpf_core_enum_value(enum netdev_state_t, __LINK_STATE_START) & 1 &&
+	       !(state >> bpf_core_enum_value(enum netdev_state_t, __LINK_STATE_NOCARRIER) & 1);
 }
