@@ -76,6 +76,8 @@ func newTCX(path string, at place, program *ebpf.Program) (link.Link, error) {
 }
 
 // hasLink says whether the link that is pinned for the place is still on its device.
+// A device takes its links along into another network namespace, and may have its
+// number there, too.
 func (at place) hasLink() bool {
 	l, err := link.LoadPinnedLink(filepath.Join(at.dir, linkPin), nil)
 	if err != nil {
@@ -83,7 +85,11 @@ func (at place) hasLink() bool {
 	}
 	defer l.Close()
 	info, err := l.Info()
-	return err == nil && info.TCX() != nil && int(info.TCX().Ifindex) == at.ifindex
+	if err != nil || info.TCX() == nil || int(info.TCX().Ifindex) != at.ifindex {
+		return false
+	}
+	attached, err := at.attached()
+	return err == nil && slices.Contains(attached, info.Program)
 }
 
 func (at place) tcxType() ebpf.AttachType {

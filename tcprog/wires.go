@@ -371,12 +371,18 @@ func (ws *wires) loadInto(w *wire, objects any) error {
 	return nil
 }
 
-// add puts the program on a member.
+// add puts the program on a member. The program of one that was away, in another
+// network namespace or deleted, may have gone with it: then it is put there again.
 func (ws *wires) add(w *wire, ifindex int) error {
-	if w.members[ifindex] != nil {
-		return nil
-	}
 	at := ws.memberPlace(w.number, ifindex)
+	if w.members[ifindex] != nil {
+		if has, err := at.hasProgram(); has || err != nil {
+			return err
+		}
+	}
+	if err := ws.refuse(w, ifindex); err != nil {
+		return err
+	}
 	if err := makeDir(at.dir); err != nil {
 		return err
 	}
@@ -387,6 +393,22 @@ func (ws *wires) add(w *wire, ifindex int) error {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	w.members[ifindex] = h
+	return nil
+}
+
+// refuse says why a device cannot be a member of the wire. What two wires deliver
+// goes around in the bridge, and so does what a stable port sends to itself.
+func (ws *wires) refuse(w *wire, ifindex int) error {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if ws.byPort[ifindex] != nil || ifindex == w.ifindex {
+		return fmt.Errorf("device %d is a stable port", ifindex)
+	}
+	for _, other := range ws.byPort {
+		if other != w && other.members[ifindex] != nil {
+			return fmt.Errorf("device %d is a member of stable port %d", ifindex, other.ifindex)
+		}
+	}
 	return nil
 }
 

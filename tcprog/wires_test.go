@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -540,6 +541,72 @@ func TestMemberThatCarriesIsNotRemoved(t *testing.T) {
 	if err := l.d.AddMember(l.uplink, 999); err == nil {
 		t.Error("a device that is not there became a member")
 	}
+}
+
+// A member that was away may come back without its program.
+func TestAMemberThatWasAway(t *testing.T) {
+	for _, attach := range []string{"tcx", "clsact"} {
+		t.Run(attach, func(t *testing.T) {
+			l := newWireLab(t, attach)
+			for _, away := range [][]string{
+				{"ip", "link", "del", "m2"},
+				{"ip", "link", "set", "m2", "netns", elsewhere(t)},
+			} {
+				run(t, away...)
+				if err := l.d.AddMember(l.uplink, l.second); !errors.Is(err, unix.ENODEV) {
+					t.Errorf("a member that is away is added: %v", err)
+				}
+				run(t, "ip", "link", "add", "m2", "index", strconv.Itoa(l.second), "up", "type", "veth")
+				l.must(l.d.AddMember(l.uplink, l.second))
+				w, err := l.d.wires.get(l.uplink)
+				l.must(err)
+				if has, err := l.d.wires.memberPlace(w.number, l.second).hasProgram(); !has || err != nil {
+					t.Errorf("after %v the member has no program: %v", away, err)
+				}
+			}
+		})
+	}
+}
+
+// elsewhere makes another network namespace, and returns the number of a process in
+// it.
+func elsewhere(t *testing.T) string {
+	t.Helper()
+	sleeper := exec.Command("unshare", "--net", "sleep", "60")
+	if err := sleeper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		sleeper.Process.Kill()
+		sleeper.Wait()
+	})
+	ours, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := strconv.Itoa(sleeper.Process.Pid)
+	for t.Context().Err() == nil {
+		if its, err := os.Readlink("/proc/" + pid + "/ns/net"); err == nil && its != ours {
+			break
+		}
+		runtime.Gosched()
+	}
+	return pid
+}
+
+// What two wires deliver goes around in the bridge.
+func TestADeviceServesOneWire(t *testing.T) {
+	l := newWireLab(t, "auto")
+	other := l.addVeth("other")
+	_, err := l.d.OpenWire(other)
+	l.must(err)
+	for _, member := range []int{l.first, l.second, l.uplink, other} {
+		if l.d.AddMember(other, member) == nil {
+			t.Errorf("device %d is a member of a second wire", member)
+		}
+	}
+	l.must(l.d.RemoveMember(l.uplink, l.second))
+	l.must(l.d.AddMember(other, l.second))
 }
 
 // A device that becomes a member may still be attached as a port of the bridge that

@@ -36,4 +36,8 @@ func init() {
 	c("detach leaves wires", "clean.go", "	kept, err := cutWires(root)\n	errs = append(errs, err)\n", "	var kept []string\n	errs = append(errs, removePins(root))\n", "TestCleanLeavesWires")
 	c("a filter at the stable port's egress counts", "port.go", "	return p.wire.out.shared()\n", "	return false, nil\n", "TestForeignProgramsAreSeen")
 	c("who carries traffic is not removed", "wires.go", "ifindex == active || ifindex == draining", "active < 0 && draining < 0", "TestMemberThatCarriesIsNotRemoved")
+	c("a member that was away gets its program again", "wires.go", "	if w.members[ifindex] != nil {\n		if has", "	if w.members[ifindex] != nil {\n		return nil\n	}\n	if w.members[ifindex] != nil {\n		if has", "TestAMemberThatWasAway")
+	c("a link may be on a device that moved away", "tcx.go", "	return err == nil && slices.Contains(attached, info.Program)\n", "	_ = attached\n	return true\n", "TestAMemberThatWasAway")
+	c("a device serves one wire", "wires.go", "		if other != w && other.members[ifindex] != nil {\n", "		if false {\n", "TestADeviceServesOneWire")
+	c("a stable port is no member", "wires.go", "	if ws.byPort[ifindex] != nil || ifindex == w.ifindex {\n", "	if false {\n", "TestADeviceServesOneWire")
 }
