@@ -266,3 +266,22 @@ func TestAFileIsReplacedWhole(t *testing.T) {
 		t.Errorf("the file has %q, %v", content, err)
 	}
 }
+
+// TestARebootInASwap: the number of the target is another device's by now.
+func TestARebootInASwap(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.k.nic("nic9")
+		l.share("nic9")
+		d := l.start()
+		l.k.on("AddMember nic9", d.kill)
+		d.swap(t, "nic9")
+		l.crash(d)
+		number := l.k.link("nic9").Ifindex
+		l.k.set("nic9", func(nic *fakeLink) { nic.Name, nic.Up, nic.Promisc, nic.MTU = "lan", true, true, 9000 })
+		d = l.start()
+		if lan := l.k.link("lan"); lan.Ifindex != number || !lan.Up || !lan.Promisc || lan.MTU != 9000 {
+			t.Errorf("another device was changed: %+v", lan.Link)
+		}
+		l.wantActive(d, "nic1")
+	})
+}

@@ -521,7 +521,8 @@ func (e *Engine) restore(port int, before device) error {
 	return errors.Join(err, e.restoreSettings(before))
 }
 
-// restoreSettings undoes what ready did. A device that is gone needs nothing.
+// restoreSettings undoes what ready did. A device that is gone needs nothing, and its
+// number may be another's by now: after a reboot, above all.
 func (e *Engine) restoreSettings(before device) error {
 	var errs []error
 	try := func(what string, err error) {
@@ -533,6 +534,9 @@ func (e *Engine) restoreSettings(before device) error {
 	if err != nil {
 		try("look at", err)
 		return errors.Join(errs...)
+	}
+	if now.Name != before.Name {
+		return nil
 	}
 	if now.Promisc != before.Promisc {
 		try("restore the promiscuity of", e.devices.SetPromisc(before.Ifindex, before.Promisc))

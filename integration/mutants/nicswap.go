@@ -61,4 +61,5 @@ func init() {
 	n("a failed swap makes the command fail", "commands.go", "	if last.Result == resultDone || last.Result == resultPlanned {\n", "	if true {\n", "TestSwapCommand")
 	n("flooded frames return before the flip", "swap.go", "	case <-time.After(s.e.floodTime):\n", "	case <-time.After(0):\n", "TestFloodedFramesReturnBeforeTheFlip")
 	n("a loss is not prepared", "monitor.go", "	next := e.newSwap(g, Request{Group: g.Name, Cause: causeLoss", "	e.wires.PrepareFlip(g.port.Ifindex)\n	next := e.newSwap(g, Request{Group: g.Name, Cause: causeLoss", "TestALossIsNotPrepared")
+	n("a number that is another's by now is left alone", "swap.go", "	if now.Name != before.Name {\n", "	if false {\n", "TestARebootInASwap")
 }
