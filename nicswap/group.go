@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/shunt-dev/shunt/accel"
 	"github.com/shunt-dev/shunt/nicswap/links"
@@ -50,6 +51,7 @@ type member struct {
 	busy   bool       // is being made ready
 	away   bool       // reserved by an upgrade
 	unfit  string     // why it cannot be made ready
+	tried  time.Time  // when it was last to rescue the group
 
 	lastTold string
 }

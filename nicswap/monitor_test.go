@@ -3,6 +3,7 @@ package nicswap
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -735,5 +736,30 @@ func TestTheDiskHangs(t *testing.T) {
 		time.Sleep(time.Second)
 		synctest.Wait()
 		l.wantActive(d, "nic2")
+	})
+}
+
+// TestADownGroupTriesEverySharedMember, and each no more often than it is looked at.
+func TestADownGroupTriesEverySharedMember(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.k.nic("nic8")
+		l.k.nic("nic9")
+		l.share("nic8")
+		l.config.Groups[0].Members = append(l.config.Groups[0].Members, "nic9")
+		l.config.Groups[1].Members = append(l.config.Groups[1].Members, "nic9")
+		l.k.set("nic8", func(nic *fakeLink) { nic.addresses = []links.Address{{Prefix: netip.MustParsePrefix("192.0.2.1/24")}} })
+		l.k.unplug("nic9")
+		d := l.start()
+		l.k.unplug("nic1")
+		l.k.unplug("nic2")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := len(d.Swaps()); n < 4 || n > 14 {
+			t.Errorf("%d swaps were tried in a minute", n)
+		}
+		l.k.plug("nic9")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		l.wantActive(d, "nic9")
 	})
 }

@@ -73,21 +73,34 @@ func (e *Engine) rescue(g *group) {
 	if g.active != 0 || g.port.Ifindex == 0 || g.running != nil || g.closed {
 		return
 	}
+	m := e.rescuer(g)
+	if m == nil {
+		return
+	}
+	m.tried = time.Now()
+	s := e.newSwap(g, Request{Group: g.Name, To: m.name, Cause: causeLoss, Why: "no other member is usable"})
+	e.workers.Go(func() {
+		ctx := s.begin(context.WithoutCancel(e.working))
+		if err := s.phase(ctx, phaseResolve, s.resolve); err != nil {
+			s.refused(err)
+			return
+		}
+		s.run(ctx)
+	})
+}
+
+// rescuer is the member to try: the one that was not tried for the longest, and not a
+// moment ago, since the end of a swap that failed is a reason to look again.
+func (e *Engine) rescuer(g *group) (next *member) {
 	for _, m := range g.members {
 		if !m.shared || m.away || m.link.Ifindex == 0 || e.claimedElsewhere(g, m) != "" {
 			continue
 		}
-		s := e.newSwap(g, Request{Group: g.Name, To: m.name, Cause: causeLoss, Why: "no other member is usable"})
-		e.workers.Go(func() {
-			ctx := s.begin(context.WithoutCancel(e.working))
-			if err := s.phase(ctx, phaseResolve, s.resolve); err != nil {
-				s.refused(err)
-				return
-			}
-			s.run(ctx)
-		})
-		return
+		if time.Since(m.tried) >= tendAgain && (next == nil || m.tried.Before(next.tried)) {
+			next = m
+		}
 	}
+	return next
 }
 
 // tendPort makes the stable port, or takes the one that is there, and its wire.

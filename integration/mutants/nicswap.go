@@ -62,4 +62,6 @@ func init() {
 	n("flooded frames return before the flip", "swap.go", "	case <-time.After(s.e.floodTime):\n", "	case <-time.After(0):\n", "TestFloodedFramesReturnBeforeTheFlip")
 	n("a loss is not prepared", "monitor.go", "	next := e.newSwap(g, Request{Group: g.Name, Cause: causeLoss", "	e.wires.PrepareFlip(g.port.Ifindex)\n	next := e.newSwap(g, Request{Group: g.Name, Cause: causeLoss", "TestALossIsNotPrepared")
 	n("a number that is another's by now is left alone", "swap.go", "	if now.Name != before.Name {\n", "	if false {\n", "TestARebootInASwap")
+	n("a rescue waits until the group is looked at again", "setup.go", "if time.Since(m.tried) >= tendAgain && (next", "if (m.tried.IsZero() || time.Since(m.tried) >= time.Second) && (next", "TestADownGroupTriesEverySharedMember")
+	n("every shared member has its turn", "setup.go", "next == nil || m.tried.Before(next.tried)", "next == nil", "TestADownGroupTriesEverySharedMember")
 }
