@@ -172,6 +172,15 @@ func (k *kernel) remove(name string) {
 	k.deleteLocked(k.find(name).Ifindex)
 }
 
+// move moves a device, with its programs, into another network namespace.
+func (k *kernel) move(name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ifindex := k.find(name).Ifindex
+	delete(k.links, ifindex)
+	k.tell(ifindex)
+}
+
 func (k *kernel) deleteLocked(ifindex int) {
 	gone := []int{ifindex}
 	if stub := k.stubOf(ifindex); stub != nil {
@@ -629,7 +638,13 @@ func (h *hand) EndDrain(port int) error {
 func (h *hand) WireState(port int) (accel.WireState, error) {
 	h.k.mu.Lock()
 	defer h.k.mu.Unlock()
-	return h.k.wires[port].WireState, nil
+	w := h.k.wires[port]
+	if w == nil {
+		return accel.WireState{}, errors.New("there is no wire")
+	}
+	state := w.WireState
+	state.Members = slices.Clone(w.Members)
+	return state, nil
 }
 
 func (h *hand) WireCounts(port int) (map[accel.Reason]accel.Count, error) {

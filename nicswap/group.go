@@ -127,8 +127,12 @@ func (m *member) carries() bool {
 	return m.link.Ifindex != 0 && m.link.Up && m.link.Carrier && m.link.Running
 }
 
+// taken says whether somebody made the member a port of a bridge, or the like, which
+// gets nothing of what arrives there, but sends what the stable port sends, too.
+func (m *member) taken() bool { return m.link.Master != 0 }
+
 // usable says whether the member can become active at once.
-func (m *member) usable() bool { return m.warm && !m.away && m.carries() }
+func (m *member) usable() bool { return m.warm && !m.away && m.carries() && !m.taken() }
 
 // refuge is the member for traffic that must move at once: where it came from, if
 // a swap left that a moment ago, else the first usable one in the order of
@@ -212,6 +216,8 @@ func (g *group) wrongs() (away, wrong []string) {
 			wrong = append(wrong, m.name+" is not there")
 		case m.unfit != "":
 			wrong = append(wrong, m.unfit)
+		case m.taken():
+			wrong = append(wrong, m.name+" was given to another device: take it out there")
 		case m.warm && !m.carries():
 			wrong = append(wrong, m.name+" has no carrier")
 		}

@@ -169,6 +169,9 @@ func (g *group) there(l links.Link) {
 			m.unfit = ""
 			g.tend()
 		}
+		if m.link.Master != l.Master {
+			g.tend()
+		}
 		m.link = l
 	}
 	switch {
@@ -198,13 +201,15 @@ func (g *group) gone(ifindex int, name string) {
 	}
 }
 
-// loseMember takes in that a member's device is gone. Its programs went with it.
+// loseMember takes in that a member's device is gone. Its programs went with it, or it
+// took them along into another network namespace: see tendStrays.
 func (g *group) loseMember(m *member) {
 	if s := g.running; s != nil && s.flipped && s.from == m && m.link.Ifindex == g.draining {
 		close(s.sourceGone)
 		g.draining = 0
 	}
 	m.link, m.warm, m.unfit = links.Link{}, false, ""
+	g.tend()
 }
 
 // losePort takes in that somebody deleted the stable port: it is made anew.
@@ -224,12 +229,13 @@ func (e *Engine) judge(g *group) {
 	if g.port.Ifindex == 0 || g.closed || !g.settled {
 		return
 	}
-	if g.active != 0 && g.on != nil && g.on.link.Ifindex == g.active && g.on.carries() {
+	works := g.active != 0 && g.on != nil && g.on.link.Ifindex == g.active && g.on.carries()
+	if works && !g.on.taken() {
 		return
 	}
 	to := g.refuge()
-	if to == nil && g.active == 0 {
-		return // down, as before
+	if to == nil && (works || g.active == 0) {
+		return // as before
 	}
 	if g.active == 0 {
 		e.failover(g, nil, to, "no member was usable before")
@@ -246,6 +252,8 @@ func whyLost(m *member) string {
 		return m.name + " is gone"
 	case !m.link.Up:
 		return m.name + " was set down"
+	case m.carries() && m.taken():
+		return m.name + " was given to another device"
 	}
 	return m.name + " has lost its carrier"
 }

@@ -763,3 +763,82 @@ func TestADownGroupTriesEverySharedMember(t *testing.T) {
 		l.wantActive(d, "nic9")
 	})
 }
+
+// TestAMemberMovesElsewhere, into another network namespace, where the wire's program
+// would keep it from hearing anything.
+func TestAMemberMovesElsewhere(t *testing.T) {
+	for _, member := range []string{"nic1", "nic2"} { // active, standby
+		inLab(t, func(t *testing.T, l *lab) {
+			d := l.start()
+			l.k.move(member)
+			time.Sleep(time.Second)
+			synctest.Wait()
+			_, _, members := l.k.wire("uplink")
+			if len(members) != 1 || members[0] == member || members[0] == "" {
+				t.Errorf("without %s there are %q on the wire", member, members)
+			}
+			l.wantActive(d, members[0])
+		})
+	}
+}
+
+// TestTheLastMemberMovesElsewhere: nothing is left, and nothing on it.
+func TestTheLastMemberMovesElsewhere(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.config.Groups[0].Members = []string{"nic1"}
+		l.start()
+		l.k.move("nic1")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if active, draining, members := l.k.wire("uplink"); active+draining != "" || len(members) != 0 {
+			t.Errorf("the wire has %q, %q, %q", active, draining, members)
+		}
+	})
+}
+
+// TestAMemberIsGivenToABridge: one that is active is left, if there is another, and
+// one that is not is let go, until it is taken out there.
+func TestAMemberIsGivenToABridge(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		br1 := l.k.add(links.Link{Name: "br1", Kind: "bridge", Up: true})
+		give := func(name string, master int) {
+			l.k.set(name, func(nic *fakeLink) { nic.Master = master })
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		d := l.start()
+		give("nic1", br1)
+		l.wantActive(d, "nic2")
+		if _, _, members := l.k.wire("uplink"); !slices.Equal(members, []string{"nic2"}) {
+			t.Errorf("on the wire are %q", members)
+		}
+		if g := d.group(t, "uplink"); g.State != "degraded" || !strings.Contains(g.Why, "nic1 belongs to br1") {
+			t.Errorf("the group is %+v", g)
+		}
+		give("nic2", br1) // there is no other
+		l.wantActive(d, "nic2")
+		if g := d.group(t, "uplink"); !strings.Contains(g.Why, "nic2 was given to another device") {
+			t.Errorf("the group is %+v", g)
+		}
+		give("nic1", 0)
+		l.wantActive(d, "nic1")
+		give("nic2", 0)
+		if g := d.group(t, "uplink"); g.State != "ready" {
+			t.Errorf("the group is %+v", g)
+		}
+	})
+}
+
+// TestTheTargetIsGivenToABridge in the last moment.
+func TestTheTargetIsGivenToABridge(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		d := l.start()
+		l.k.on("PrepareFlip", func() {
+			l.k.set("nic2", func(nic *fakeLink) { nic.Master = l.k.find("br0").Ifindex })
+		})
+		if v := d.swap(t, "nic2"); v.Result != "failed" || !strings.Contains(v.Error, "given to another device") {
+			t.Errorf("the swap is %+v", v)
+		}
+		l.wantActive(d, "nic1")
+	})
+}

@@ -47,6 +47,7 @@ func (e *Engine) begin(g *group) {
 func (e *Engine) tendTo(g *group) bool {
 	err := e.tendPort(g)
 	if err == nil {
+		e.tendStrays(g)
 		e.tendMembers(g)
 		e.tendActive(g)
 		err = errors.Join(e.tendBridge(g), e.tendCarrier(g))
@@ -248,6 +249,45 @@ func (e *Engine) takeClaim(g *group, m *member) {
 	if err := e.claim(g, m); err != nil {
 		e.logger.Error("two groups are wired to one member", "group", g.Name, "error", err)
 	}
+}
+
+// tendStrays takes off the wire what does not belong there any more: devices that
+// are gone, but perhaps only into another network namespace, where they would stay
+// deaf, and members that were given to a bridge, which would hear nothing of them. A
+// swap that is running may have put its target there; its end is a reason to look
+// again.
+func (e *Engine) tendStrays(g *group) {
+	port := e.portOf(g)
+	state, err := e.wires.WireState(port)
+	if err != nil {
+		e.logger.Warn("a wire cannot be looked at", "group", g.Name, "error", err)
+		return
+	}
+	for _, ifindex := range g.strays(state.Members) {
+		if err := e.wires.RemoveMember(port, ifindex); err != nil {
+			e.logger.Warn("a device that is no member any more cannot be freed", "group", g.Name, "ifindex", ifindex, "error", err)
+		}
+	}
+}
+
+// strays are those of the devices on the wire that do not belong there.
+func (g *group) strays(onWire []int) (strays []int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.running != nil {
+		return nil
+	}
+	for _, ifindex := range onWire {
+		m := g.at(ifindex)
+		if ifindex == g.active || ifindex == g.draining || m != nil && !m.taken() {
+			continue
+		}
+		if m != nil {
+			m.warm = false
+		}
+		strays = append(strays, ifindex)
+	}
+	return strays
 }
 
 // tendMembers makes every member that is there a warm standby, but those that

@@ -320,6 +320,9 @@ func (s *swap) flip(ctx context.Context) error {
 	if s.to.link.Ifindex != s.target.Ifindex || !s.to.carries() {
 		return fmt.Errorf("%s has lost its carrier", s.to.name)
 	}
+	if s.to.taken() {
+		return fmt.Errorf("%s was given to another device meanwhile", s.to.name)
+	}
 	if err := s.e.flip(g, s.to, s); err != nil {
 		return fmt.Errorf("make %s active: %w", s.to.name, err)
 	}

@@ -63,5 +63,8 @@ func init() {
 	n("a loss is not prepared", "monitor.go", "	next := e.newSwap(g, Request{Group: g.Name, Cause: causeLoss", "	e.wires.PrepareFlip(g.port.Ifindex)\n	next := e.newSwap(g, Request{Group: g.Name, Cause: causeLoss", "TestALossIsNotPrepared")
 	n("a number that is another's by now is left alone", "swap.go", "	if now.Name != before.Name {\n", "	if false {\n", "TestARebootInASwap")
 	n("a rescue waits until the group is looked at again", "setup.go", "if time.Since(m.tried) >= tendAgain && (next", "if (m.tried.IsZero() || time.Since(m.tried) >= time.Second) && (next", "TestADownGroupTriesEverySharedMember")
-	n("every shared member has its turn", "setup.go", "next == nil || m.tried.Before(next.tried)", "next == nil", "TestADownGroupTriesEverySharedMember")
+	n("a device that is gone is taken off the wire", "setup.go", "		strays = append(strays, ifindex)\n	}\n	return strays\n}\n\n// tendMembers", "	}\n	return strays\n}\n\n// tendMembers", "TestAMemberMovesElsewhere|TestTheLastMemberMovesElsewhere")
+	n("a member that was given away is left", "monitor.go", "	if works && !g.on.taken() {\n", "	if works {\n", "TestAMemberIsGivenToABridge")
+	n("a member that was given away works while it is the last", "monitor.go", "to == nil && (works || g.active == 0)", "to == nil && g.active == 0", "TestAMemberIsGivenToABridge")
+	n("a target that was given away is not made active", "swap.go", "	if s.to.taken() {\n", "	if false {\n", "TestTheTargetIsGivenToABridge")
 }
