@@ -33,6 +33,7 @@ type group struct {
 	draining int
 	members  []*member
 	running  *swap
+	stranger bool   // the active device is no member of ours, and is there
 	stuck    bool   // the traffic could not be moved off a member that is lost
 	closed   bool   // it is being released
 	settled  bool   // it was set up once
@@ -207,6 +208,9 @@ func (g *group) wrongs() (away, wrong []string) {
 	}
 	if g.settled && !g.configured && !g.adopted {
 		wrong = append(wrong, fmt.Sprintf("the configuration does not name it any more: it stays until \"shunt release %s\"", g.Name))
+	}
+	if g.stranger {
+		wrong = append(wrong, "the device that carries the traffic is no member of the group any more, and no member can take over")
 	}
 	for _, m := range g.members {
 		switch {

@@ -145,6 +145,7 @@ func (g *group) takeAll(all []links.Link) {
 			g.gone(m.link.Ifindex, m.name)
 		}
 	}
+	g.stranger = g.stranger && there[g.active]
 	for _, l := range []links.Link{g.port, g.stub} {
 		if l.Ifindex != 0 && !there[l.Ifindex] {
 			g.gone(l.Ifindex, l.Name)
@@ -176,11 +177,14 @@ func (g *group) there(l links.Link) {
 	}
 	switch {
 	case l.Ifindex == g.port.Ifindex:
-		if l.Master != g.port.Master {
+		if l.Master != g.port.Master || l.MTU != g.port.MTU {
 			g.tend()
 		}
 		g.port = l
 	case l.Ifindex == g.stub.Ifindex:
+		if l.Up != g.stub.Up {
+			g.tend() // the carrier is not the operator's to take
+		}
 		g.stub = l
 	case l.Name == g.Bridge && g.trouble != "":
 		g.tend()
@@ -192,6 +196,8 @@ func (g *group) gone(ifindex int, name string) {
 	switch {
 	case ifindex == g.port.Ifindex, ifindex == g.stub.Ifindex:
 		g.losePort()
+	case ifindex == g.active && g.stranger:
+		g.stranger = false
 	case name == g.Bridge:
 		g.tend()
 	default:
@@ -214,7 +220,7 @@ func (g *group) loseMember(m *member) {
 
 // losePort takes in that somebody deleted the stable port: it is made anew.
 func (g *group) losePort() {
-	g.port, g.stub, g.active, g.draining = links.Link{}, links.Link{}, 0, 0
+	g.port, g.stub, g.active, g.draining, g.stranger = links.Link{}, links.Link{}, 0, 0, false
 	for _, m := range g.members {
 		m.warm = false
 	}
@@ -233,6 +239,7 @@ func (e *Engine) judge(g *group) {
 	if works && !g.on.taken() {
 		return
 	}
+	works = works || g.stranger // of whose carrier nothing is known
 	to := g.refuge()
 	if to == nil && (works || g.active == 0) {
 		return // as before

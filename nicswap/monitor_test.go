@@ -842,3 +842,74 @@ func TestTheTargetIsGivenToABridge(t *testing.T) {
 		l.wantActive(d, "nic1")
 	})
 }
+
+// TestTheActiveDeviceIsNoMemberAnyMore, by a change of the configuration: it carries
+// the traffic until a member can.
+func TestTheActiveDeviceIsNoMemberAnyMore(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.end(l.start())
+		l.config.Groups[0].Members = []string{"nic2"}
+		l.k.unplug("nic2")
+		d := l.start()
+		if active, _, _ := l.k.wire("uplink"); active != "nic1" {
+			t.Errorf("the wire is on %q", active)
+		}
+		if g := d.group(t, "uplink"); g.State != "degraded" || !strings.Contains(g.Why, "no member of the group any more") {
+			t.Errorf("the group is %+v", g)
+		}
+		l.k.plug("nic2")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		l.wantActive(d, "nic2")
+		if _, _, members := l.k.wire("uplink"); !slices.Equal(members, []string{"nic2"}) {
+			t.Errorf("on the wire are %q", members)
+		}
+	})
+}
+
+// TestTheActiveStrangerIsGone: the port has no carrier then.
+func TestTheActiveStrangerIsGone(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.end(l.start())
+		l.config.Groups[0].Members = []string{"nic2"}
+		l.k.unplug("nic2")
+		d := l.start()
+		l.k.remove("nic1")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if g := d.group(t, "uplink"); g.State != "down" || l.k.link("uplink").Carrier {
+			t.Errorf("the group is %+v", g)
+		}
+	})
+}
+
+// TestTheStubIsSetDown by somebody who takes it for a device to be managed.
+func TestTheStubIsSetDown(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.start()
+		l.k.set(links.StubName("uplink"), func(stub *fakeLink) { stub.Up = false })
+		synctest.Wait()
+		if !l.k.link("uplink").Carrier {
+			t.Error("the port has no carrier")
+		}
+	})
+}
+
+// TestThePortGetsALargerMTU: its members follow, the active one last.
+func TestThePortGetsALargerMTU(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		d := l.start()
+		before := len(l.k.done())
+		l.k.set("uplink", func(port *fakeLink) { port.MTU = 9000 })
+		synctest.Wait()
+		if did := l.k.done()[before:]; !slices.Equal(did, []string{"SetMTU nic2", "SetMTU nic1"}) {
+			t.Errorf("it did %q", did)
+		}
+		l.k.refuse("SetMTU nic2", errRefused)
+		l.k.set("uplink", func(port *fakeLink) { port.MTU = 9100 })
+		synctest.Wait()
+		if g := d.group(t, "uplink"); g.State != "degraded" || !strings.Contains(g.Why, "set the MTU of nic2") {
+			t.Errorf("the group is %+v", g)
+		}
+	})
+}

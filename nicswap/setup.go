@@ -50,7 +50,7 @@ func (e *Engine) tendTo(g *group) bool {
 		e.tendStrays(g)
 		e.tendMembers(g)
 		e.tendActive(g)
-		err = errors.Join(e.tendBridge(g), e.tendCarrier(g))
+		err = errors.Join(e.tendMTU(g), e.tendBridge(g), e.tendCarrier(g))
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -229,6 +229,7 @@ func (e *Engine) takeMembers(g *group, port, stub links.Link, state accel.WireSt
 	g.port, g.stub = port, stub
 	g.active, g.draining = state.Active, state.Draining
 	g.on = g.at(state.Active)
+	g.stranger = g.active != 0 && g.on == nil
 	for _, ifindex := range state.Members {
 		m := g.at(ifindex)
 		switch {
@@ -343,6 +344,49 @@ func (e *Engine) warmUp(g *group, m *member) error {
 	g.mu.Unlock()
 	e.look(l.Ifindex, l.Name) // and at once, if it is needed
 	return nil
+}
+
+// tendMTU gives the members the MTU of the stable port where it was raised: what is
+// larger than a member takes is dropped in silence. The active one is the last, since
+// drivers start the device anew for that. Members of a swap are looked at when it ends.
+func (e *Engine) tendMTU(g *group) error {
+	var errs []error
+	for _, l := range g.narrow() {
+		if err := e.devices.SetMTU(l.Ifindex, g.portMTU()); err != nil && !errors.Is(err, links.ErrGone) {
+			errs = append(errs, fmt.Errorf("set the MTU of %s: %w", l.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// narrow are the members whose MTU is less than that of the port.
+func (g *group) narrow() (narrow []links.Link) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.running != nil {
+		return nil
+	}
+	for _, m := range g.members {
+		if m.warm && !m.away && m.link.MTU < g.port.MTU {
+			narrow = append(narrow, m.link)
+		}
+	}
+	slices.SortStableFunc(narrow, func(a, b links.Link) int {
+		switch {
+		case a.Ifindex == g.active:
+			return 1
+		case b.Ifindex == g.active:
+			return -1
+		}
+		return 0
+	})
+	return narrow
+}
+
+func (g *group) portMTU() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.port.MTU
 }
 
 // tendActive makes the first usable member active where the group is set up for

@@ -343,7 +343,7 @@ func (e *Engine) flip(g *group, to *member, s *swap) error {
 	if err != nil {
 		return err
 	}
-	g.active, g.on, g.draining = ifindex, to, from
+	g.active, g.on, g.draining, g.stranger = ifindex, to, from, false
 	if s != nil {
 		s.flipped = true
 		s.note(func(v *SwapV1) { v.FlipNS = max(1, took.Nanoseconds()) })

@@ -67,4 +67,8 @@ func init() {
 	n("a member that was given away is left", "monitor.go", "	if works && !g.on.taken() {\n", "	if works {\n", "TestAMemberIsGivenToABridge")
 	n("a member that was given away works while it is the last", "monitor.go", "to == nil && (works || g.active == 0)", "to == nil && g.active == 0", "TestAMemberIsGivenToABridge")
 	n("a target that was given away is not made active", "swap.go", "	if s.to.taken() {\n", "	if false {\n", "TestTheTargetIsGivenToABridge")
+	n("a stranger carries until a member can", "monitor.go", "	works = works || g.stranger // of whose", "	_ = g.stranger // of whose", "TestTheActiveDeviceIsNoMemberAnyMore")
+	n("a stranger that is gone carries nothing", "monitor.go", "	case ifindex == g.active && g.stranger:\n", "	case false:\n", "TestTheActiveStrangerIsGone")
+	n("the stub is set up again", "monitor.go", "		if l.Up != g.stub.Up {\n", "		if false {\n", "TestTheStubIsSetDown")
+	n("members follow the MTU of their port", "monitor.go", " || l.MTU != g.port.MTU {\n", " {\n", "TestThePortGetsALargerMTU")
 }
