@@ -913,3 +913,42 @@ func TestThePortGetsALargerMTU(t *testing.T) {
 		}
 	})
 }
+
+// TestTheGroupIsTakenWhileATargetIsPutBack: who tends the group and the swap that gives
+// the target up do not get into each other's way.
+func TestTheGroupIsTakenWhileATargetIsPutBack(t *testing.T) {
+	for name, plug := range map[string]bool{"before": false, "meanwhile": true} {
+		t.Run(name, func(t *testing.T) {
+			inLab(t, func(t *testing.T, l *lab) {
+				l.config.Groups[0].Members = append(l.config.Groups[0].Members, "nic9")
+				l.k.nic("nic9")
+				l.k.set("nic2", func(nic *fakeLink) { nic.addresses = []links.Address{{Prefix: netip.MustParsePrefix("192.0.2.1/24")}} })
+				l.k.unplug("nic2")
+				d := l.start()
+				l.k.set("nic2", func(nic *fakeLink) { nic.addresses = nil })
+				l.k.on("RemoveMember nic2", func() {
+					if plug {
+						l.k.unplug("nic1")
+					}
+					time.Sleep(time.Second)
+				})
+				swapped := make(chan SwapV1)
+				go func() { swapped <- d.swap(t, "nic2") }()
+				synctest.Wait()
+				if !plug {
+					l.k.unplug("nic1")
+				}
+				if v := <-swapped; v.Result != "failed" {
+					t.Errorf("the swap is %+v", v)
+				}
+				time.Sleep(tendAgain + time.Second)
+				synctest.Wait()
+				l.wantActive(d, "nic9")
+				_, _, members := l.k.wire("uplink")
+				if nic := l.k.link("nic2"); !slices.Contains(members, "nic2") || !nic.Up || !nic.Promisc {
+					t.Errorf("nic2 is no standby: %+v, and on the wire are %q", nic.Link, members)
+				}
+			})
+		})
+	}
+}

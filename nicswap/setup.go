@@ -317,7 +317,7 @@ func (e *Engine) tendMembers(g *group) {
 func (e *Engine) occupy(g *group, m *member) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if m.link.Ifindex == 0 || m.warm || m.shared || m.away || g.closed || g.running != nil && g.running.to == m {
+	if m.link.Ifindex == 0 || m.warm || m.busy || m.shared || m.away || g.closed || g.running != nil && g.running.to == m {
 		return false
 	}
 	m.busy = true

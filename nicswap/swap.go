@@ -483,7 +483,8 @@ func (s *swap) afterLoss(ctx context.Context) (result string) {
 	return resultFailed
 }
 
-// undo takes back what prewarm did. A warm member stays one, as it is.
+// undo takes back what prewarm did. A warm member stays one, as it is, and so does one
+// that another swap, which took the group meanwhile, left to be made warm.
 func (s *swap) undo(context.Context) error {
 	if !s.touched {
 		s.disclaim()
@@ -493,14 +494,34 @@ func (s *swap) undo(context.Context) error {
 	if s.prepared && !s.interrupted() { // else the swap that took over needs it
 		errs = append(errs, s.e.wires.EndDrain(s.port.Ifindex))
 	}
-	if !s.wasWarm && !s.isActive(s.to) {
-		s.group.mu.Lock()
-		s.to.warm = false
-		s.group.mu.Unlock()
+	if !s.wasWarm && s.giveUp() {
 		errs = append(errs, s.e.restore(s.port.Ifindex, s.target))
+		s.letGo()
 	}
 	s.disclaim()
 	return errors.Join(errs...)
+}
+
+// giveUp takes the target off the standbys, unless it is in use or tended already. Until
+// letGo nobody tends it.
+func (s *swap) giveUp() bool {
+	g := s.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.isActive(s.to) || g.running != s && !s.to.shared {
+		return false
+	}
+	s.to.warm, s.to.busy = false, true
+	return true
+}
+
+func (s *swap) letGo() {
+	g := s.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s.to.busy = false
+	g.moved()
+	g.tend()
 }
 
 func (s *swap) disclaim() {

@@ -7,7 +7,7 @@ func init() {
 	}
 	n("the second swap of a group is refused", "swap.go", "	case g.running != nil:\n", "	case g.running != nil && false:\n", "TestTheSecondSwapIsRefused")
 	n("a failure before the flip is undone", "swap.go", "		s.phase(ctx, phaseRollBack, s.undo)\n", "", "TestFailureBeforeTheFlip|TestACallerThatGoesAway")
-	n("a warm member stays on the wire", "swap.go", "	if !s.wasWarm && !s.isActive(s.to) {\n		s.group", "	if !s.isActive(s.to) {\n		s.group", "TestAWarmMemberStaysOne")
+	n("a warm member stays on the wire", "swap.go", "	if !s.wasWarm && s.giveUp() {\n", "	if s.giveUp() {\n", "TestAWarmMemberStaysOne")
 	n("the MTU of before is restored", "swap.go", "	if now.MTU != before.MTU {\n", "	if false {\n", "TestFailureBeforeTheFlip")
 	n("the promiscuity of before is restored", "swap.go", "	if now.Promisc != before.Promisc {\n", "	if false {\n", "TestFailureBeforeTheFlip")
 	n("the state of before is restored", "swap.go", "	if now.Up != before.Up {\n", "	if false {\n", "TestFailureBeforeTheFlip")
@@ -71,4 +71,5 @@ func init() {
 	n("a stranger that is gone carries nothing", "monitor.go", "	case ifindex == g.active && g.stranger:\n", "	case false:\n", "TestTheActiveStrangerIsGone")
 	n("the stub is set up again", "monitor.go", "		if l.Up != g.stub.Up {\n", "		if false {\n", "TestTheStubIsSetDown")
 	n("members follow the MTU of their port", "monitor.go", " || l.MTU != g.port.MTU {\n", " {\n", "TestThePortGetsALargerMTU")
+	n("who tends a group leaves a target that is given up", "setup.go", "m.warm || m.busy || m.shared", "m.warm || m.shared", "TestTheGroupIsTakenWhileATargetIsPutBack")
 }
