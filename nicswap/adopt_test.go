@@ -42,7 +42,7 @@ func (l *lab) wantPutBack(before fakeLink) {
 	if len(l.k.wires) != 0 {
 		l.t.Error("a wire is left")
 	}
-	if _, err := os.Stat(filepath.Join(l.config.StateDir, "groups", "eth0.s.json")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(l.config.StateDir, "groups", "0", "eth0.s.json")); !errors.Is(err, os.ErrNotExist) {
 		l.t.Errorf("the group's file is left: %v", err)
 	}
 }

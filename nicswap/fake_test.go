@@ -753,6 +753,7 @@ func inLab(t *testing.T, test func(*testing.T, *lab)) {
 		l.k.veth("nic2")
 		l.config = accel.DefaultConfig()
 		l.config.StateDir = t.TempDir()
+		l.config.Bridges = []string{"br0"}
 		l.config.Groups = []accel.Group{uplink()}
 		test(t, l)
 	})

@@ -13,9 +13,10 @@ import (
 	"github.com/shunt-dev/shunt/accel"
 )
 
-// record is what the state directory keeps of a group, in groups/NAME.json. A
-// group that the configuration does not name any more is known from it, until it
-// is released.
+// record is what the state directory keeps of a group, in groups/NAMESPACE/NAME.json:
+// daemons in several network namespaces may have one directory, and groups of one
+// name. A group that the configuration does not name any more is known from it, until
+// it is released.
 type record struct {
 	// Namespace is the inode of the network namespace: devices are known by
 	// names, which repeat elsewhere.
@@ -41,13 +42,13 @@ type swapJournal struct {
 
 // store is the state directory.
 type store struct {
-	dir       string // .../groups
+	dir       string // .../groups/NAMESPACE
 	namespace uint64
 	write     func(path string, content []byte) error
 }
 
 func newStore(stateDir string, namespace uint64, write func(string, []byte) error) store {
-	return store{filepath.Join(stateDir, "groups"), namespace, write}
+	return store{filepath.Join(stateDir, "groups", fmt.Sprint(namespace)), namespace, write}
 }
 
 const recordSuffix = ".json"
@@ -70,7 +71,34 @@ func (s store) read(group string) (*record, error) {
 	if r.Namespace != s.namespace {
 		return nil, nil
 	}
+	if err := r.check(group); err != nil {
+		return nil, fmt.Errorf("%s is passed over: %w", s.path(group), err)
+	}
 	return &r, nil
+}
+
+// check refuses a file that could not have been written here: names in it become
+// paths.
+func (r record) check(group string) error {
+	if r.Group.Name != group {
+		return fmt.Errorf("it is about group %q", r.Group.Name)
+	}
+	if err := accel.CheckGroupName(group); err != nil {
+		return err
+	}
+	names := append([]string{r.Group.Port, r.Group.Bridge}, r.Group.Members...)
+	if r.Swap != nil && r.Swap.Target.Name != "" {
+		names = append(names, r.Swap.Target.Name)
+	}
+	if r.Adoption != nil && r.Adoption.Before.Name != "" {
+		names = append(names, r.Adoption.Before.Name)
+	}
+	for _, name := range names {
+		if err := accel.CheckInterfaceName(name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // names lists the groups of which something is known.

@@ -2,6 +2,7 @@ package nicswap
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -227,7 +228,7 @@ func TestTheActiveMemberWasLostWithoutADaemon(t *testing.T) {
 
 func TestFilesThatAreNotOurs(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab) {
-		dir := filepath.Join(l.config.StateDir, "groups")
+		dir := filepath.Join(l.config.StateDir, "groups", "0")
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -235,10 +236,19 @@ func TestFilesThatAreNotOurs(t *testing.T) {
 			"uplink.json":    "this is no JSON",
 			"elsewhere.json": `{"namespace": 77, "group": {"Name": "elsewhere", "Bridge": "br0", "Port": "elsewhere"}}`,
 			"notes.txt":      "hello",
+			"a.json":         `{"group": {"Name": "../../b", "Bridge": "br0", "Port": "a"}}`,
+			"c d.json":       `{"group": {"Name": "c d", "Bridge": "br0", "Port": "c"}}`,
+			"e.json":         `{"group": {"Name": "e", "Bridge": "br0", "Port": "../all"}}`,
+			"f.json":         `{"group": {"Name": "f", "Bridge": "br0", "Port": "f", "Members": ["../all"]}}`,
+			"g.json":         `{"group": {"Name": "g", "Bridge": "br0", "Port": "g"}, "swap": {"target": {"Name": "../all"}}}`,
+			"other.json":     `{"group": {"Name": "other", "Bridge": "br1", "Port": "other"}}`,
 		} {
 			if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 				t.Fatal(err)
 			}
+		}
+		for _, name := range []string{"a", "c d", "e", "f", "g", "other"} {
+			l.k.veth(name)
 		}
 		d := l.start()
 		l.wantActive(d, "nic1")
@@ -284,4 +294,22 @@ func TestARebootInASwap(t *testing.T) {
 		}
 		l.wantActive(d, "nic1")
 	})
+}
+
+// TestTwoNamespacesHaveOneStateDirectory, and groups of one name.
+func TestTwoNamespacesHaveOneStateDirectory(t *testing.T) {
+	dir := t.TempDir()
+	for _, namespace := range []uint64{1, 2} {
+		s := newStore(dir, namespace, writeFile)
+		if err := s.save(record{Group: accel.Group{Name: "uplink", Bridge: fmt.Sprint("br", namespace), Port: "uplink"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, namespace := range []uint64{1, 2} {
+		s := newStore(dir, namespace, writeFile)
+		r, err := s.read("uplink")
+		if want := fmt.Sprint("br", namespace); err != nil || r == nil || r.Group.Bridge != want {
+			t.Errorf("namespace %d reads %+v, %v", namespace, r, err)
+		}
+	}
 }

@@ -101,6 +101,10 @@ func (e *Engine) load() error {
 			continue
 		}
 		i := slices.IndexFunc(groups, func(g *group) bool { return g.Name == name })
+		if i < 0 && !e.works(r.Group.Bridge) {
+			e.logger.Info("a group of another bridge is left alone", "group", name, "bridge", r.Group.Bridge)
+			continue
+		}
 		if i < 0 {
 			groups = append(groups, newGroup(r.Group))
 			i = len(groups) - 1
@@ -113,6 +117,12 @@ func (e *Engine) load() error {
 	defer e.mu.Unlock()
 	e.groups = groups
 	return nil
+}
+
+// works says whether the bridge is one of this daemon's: another daemon may work on the
+// others in this network namespace, with the same directory.
+func (e *Engine) works(bridge string) bool {
+	return e.config.AllBridges || slices.Contains(e.config.Bridges, bridge)
 }
 
 // Stop ends what runs and leaves every wire, port and member in place: guests keep

@@ -72,4 +72,8 @@ func init() {
 	n("the stub is set up again", "monitor.go", "		if l.Up != g.stub.Up {\n", "		if false {\n", "TestTheStubIsSetDown")
 	n("members follow the MTU of their port", "monitor.go", " || l.MTU != g.port.MTU {\n", " {\n", "TestThePortGetsALargerMTU")
 	n("who tends a group leaves a target that is given up", "setup.go", "m.warm || m.busy || m.shared", "m.warm || m.shared", "TestTheGroupIsTakenWhileATargetIsPutBack")
+	n("a file is about the group that it names", "journal.go", "	if r.Group.Name != group {\n", "	if false {\n", "TestFilesThatAreNotOurs")
+	n("names in a file are those of devices", "journal.go", "		if err := accel.CheckInterfaceName(name); err != nil {\n", "		if false {\n			var err error\n", "TestFilesThatAreNotOurs")
+	n("a group of another daemon's bridge is left alone", "plugin.go", "		if i < 0 && !e.works(r.Group.Bridge) {\n", "		if false {\n", "TestFilesThatAreNotOurs")
+	n("namespaces have files of their own", "journal.go", "\"groups\", fmt.Sprint(namespace))", "\"groups\", \"0\")", "TestTwoNamespacesHaveOneStateDirectory")
 }
