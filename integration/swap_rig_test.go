@@ -218,8 +218,7 @@ type events struct {
 	ch chan nicswap.EventV1 // closed when the daemon or the test ends
 }
 
-// follow follows the daemon's events. The answer begins with the first of them, so
-// that it is waited for beside the test.
+// follow follows the daemon's events, beside the test.
 func (d *daemon) follow() *events {
 	d.t.Helper()
 	ctx := d.t.Context()

@@ -133,11 +133,12 @@ type PhaseV1 struct {
 	Error      string  `json:"error,omitempty"`
 }
 
-// EventV1 is a line of GET /v1/events.
+// EventV1 is a line of GET /v1/events. The first one is "follow": what happens from
+// then on is told.
 type EventV1 struct {
 	Time  time.Time `json:"time"`
 	Group string    `json:"group"`
-	// Event is "phase", "swap" (ended), "member" (its state changed), "group" (its
+	// Event is "follow", "phase", "swap" (ended), "member" (its state changed), "group" (its
 	// state changed), "upgrade" or "lost" (events were: Text says how many).
 	Event  string  `json:"event"`
 	Member string  `json:"member,omitempty"`

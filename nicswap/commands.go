@@ -113,12 +113,17 @@ func one(what string) cobra.PositionalArgs {
 	}
 }
 
-// followSwaps tells of phases while a swap runs, and returns what ends that.
+// followSwaps tells of phases while a swap runs, and returns what ends that. The first
+// line of the events says that none will be missed.
 func followSwaps(cmd *cobra.Command, client *accel.Client, groups []string) (end func()) {
 	ctx, cancel := context.WithCancel(cmd.Context())
 	var telling sync.WaitGroup
+	following := make(chan struct{})
+	begun := sync.OnceFunc(func() { close(following) })
 	telling.Go(func() {
+		defer begun()
 		err := client.Stream(ctx, "/v1/events", func(line json.RawMessage) error {
+			begun()
 			var event EventV1
 			if err := json.Unmarshal(line, &event); err != nil {
 				return err
@@ -132,6 +137,7 @@ func followSwaps(cmd *cobra.Command, client *accel.Client, groups []string) (end
 			fmt.Fprintf(cmd.ErrOrStderr(), "shunt: the events cannot be followed: %v\n", err)
 		}
 	})
+	<-following
 	return func() {
 		cancel()
 		telling.Wait()

@@ -8,6 +8,7 @@ import (
 
 // The events. A follower that was too slow is told of it with eventLost.
 const (
+	eventFollow = "follow"
 	eventPhase  = "phase"
 	eventSwap   = "swap"
 	eventMember = "member"

@@ -55,7 +55,7 @@ func (e *Engine) getSwaps(r *http.Request) (any, error) {
 	return swaps, nil
 }
 
-// getEvents sends the events from now on, of all groups or that of ?group=, until
+// getEvents says that it follows, and sends the events from then on, of all groups or that of ?group=, until
 // the client goes.
 func (e *Engine) getEvents(r *http.Request, send func(any) error) error {
 	name := r.URL.Query().Get("group")
@@ -66,6 +66,9 @@ func (e *Engine) getEvents(r *http.Request, send func(any) error) error {
 	}
 	events, leave := e.Follow()
 	defer leave()
+	if err := send(EventV1{Time: time.Now(), Group: name, Event: eventFollow}); err != nil {
+		return err
+	}
 	for {
 		select {
 		case event, ok := <-events:

@@ -139,6 +139,9 @@ func TestEventsOfOneGroup(t *testing.T) {
 			})
 		}()
 		synctest.Wait()
+		if len(events) != 1 || events[0].Event != eventFollow {
+			t.Errorf("before anything happens the events are %+v", events)
+		}
 		d.events.tell(EventV1{Group: "other", Event: eventGroup})
 		d.swap(t, "nic2")
 		synctest.Wait()

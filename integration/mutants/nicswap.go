@@ -76,4 +76,5 @@ func init() {
 	n("names in a file are those of devices", "journal.go", "		if err := accel.CheckInterfaceName(name); err != nil {\n", "		if false {\n			var err error\n", "TestFilesThatAreNotOurs")
 	n("a group of another daemon's bridge is left alone", "plugin.go", "		if i < 0 && !e.works(r.Group.Bridge) {\n", "		if false {\n", "TestFilesThatAreNotOurs")
 	n("namespaces have files of their own", "journal.go", "\"groups\", fmt.Sprint(namespace))", "\"groups\", \"0\")", "TestTwoNamespacesHaveOneStateDirectory")
+	n("a follower knows that it follows", "routes.go", "	if err := send(EventV1{Time: time.Now(), Group: name, Event: eventFollow}); err != nil {\n", "	if err := error(nil); err != nil {\n", "TestEventsOfOneGroup")
 }
