@@ -70,6 +70,9 @@ func (e *Engine) planAdoption(r AdoptRequestV1) (*group, accel.BridgeState, erro
 	definition.Name = orElse(r.Group, r.Port[:min(len(r.Port), maxName-len(stableSuffix))]+stableSuffix)
 	definition.Port = definition.Name
 	definition.Members = append([]string{r.Port}, r.Members...)
+	if err := e.firstNames(definition.Members); err != nil {
+		return nil, accel.BridgeState{}, err
+	}
 	if err := e.checkNames(definition); err != nil {
 		return nil, accel.BridgeState{}, err
 	}
@@ -90,6 +93,22 @@ func (e *Engine) planAdoption(r AdoptRequestV1) (*group, accel.BridgeState, erro
 	}
 	g.record.Adoption, err = e.findSettings(l)
 	return g, bridge, err
+}
+
+// firstNames puts the first name of a device in the place of an alternative one: the
+// kernel tells of devices by that. A device that is not there has the name that it is
+// given.
+func (e *Engine) firstNames(names []string) error {
+	for i, name := range names {
+		l, err := e.devices.ByName(name)
+		if errors.Is(err, links.ErrGone) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		names[i] = l.Name
+	}
+	return nil
 }
 
 // checkNames refuses what could not be told apart.
@@ -146,7 +165,37 @@ func (e *Engine) checkAdoptable(g *group, l links.Link) error {
 	if other := e.holder(g, l.Ifindex); other != "" {
 		return fmt.Errorf("%s is used by group %s", l.Name, other)
 	}
+	if err := e.checkBackup(l); err != nil {
+		return err
+	}
+	if err := e.checkHairpin(l); err != nil {
+		return err
+	}
 	return e.checkAlone(l)
+}
+
+// checkBackup refuses what other ports fall back to: that a port leaves its bridge makes
+// the kernel forget it, and nothing gives it back.
+func (e *Engine) checkBackup(port links.Link) error {
+	all, err := e.devices.All()
+	if err != nil {
+		return err
+	}
+	for _, l := range all {
+		if l.Master != port.Master || l.Master == 0 || l.Ifindex == port.Ifindex {
+			continue
+		}
+		s, err := e.devices.PortSettings(l.Ifindex)
+		if errors.Is(err, links.ErrGone) || errors.Is(err, links.ErrNoPort) {
+			continue
+		} else if err != nil {
+			return fmt.Errorf("read the settings of port %s: %w", l.Name, err)
+		}
+		if s.BackupPort == port.Name {
+			return fmt.Errorf("%s is the backup port of %s, which would have none any more: take it away first (bridge link set dev %s nobackup_port)", port.Name, l.Name, l.Name)
+		}
+	}
+	return nil
 }
 
 // findSettings reads all that release puts back.
@@ -328,6 +377,7 @@ func (e *Engine) Release(_ context.Context, r ReleaseRequestV1) (ChangeV1, error
 	if err := e.close(g); err != nil {
 		return ChangeV1{}, err
 	}
+	result = g.describeRelease() // another member may have become active until then
 	if err := e.release(g, result.Member); err != nil {
 		return ChangeV1{}, errors.Join(fmt.Errorf("%s is not released: %w", g.Name, err), e.reopen(g))
 	}
@@ -339,12 +389,21 @@ func (e *Engine) Release(_ context.Context, r ReleaseRequestV1) (ChangeV1, error
 
 // planRelease says what would be done. It changes nothing.
 func (e *Engine) planRelease(g *group) (ChangeV1, error) {
+	if port, err := e.devices.ByIndex(e.portOf(g)); err == nil {
+		if err := e.checkBackup(port); err != nil {
+			return ChangeV1{}, accel.Statusf(409, "%v", err)
+		}
+	}
+	if g.configured {
+		return ChangeV1{}, accel.Statusf(409, "%s is in the configuration: remove it there and start the daemon again; it stays wired until it is released then", g.Name)
+	}
+	return g.describeRelease(), nil
+}
+
+func (g *group) describeRelease() ChangeV1 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	c := ChangeV1{Group: g.Name, Bridge: g.Bridge, Port: g.Port, Ifindex: g.port.Ifindex}
-	if g.configured {
-		return c, accel.Statusf(409, "%s is in the configuration: remove it there and start the daemon again; it stays wired until it is released then", g.Name)
-	}
 	if g.on != nil && g.active != 0 {
 		c.Member = g.on.name
 		c.Steps = []string{fmt.Sprintf("take %s off the wire and put it into %s with the settings of %s", c.Member, g.Bridge, g.Port)}
@@ -354,7 +413,7 @@ func (e *Engine) planRelease(g *group) (ChangeV1, error) {
 		fmt.Sprintf("what is behind %s is learned anew, and until then the bridge floods", g.Port),
 		fmt.Sprintf("frames are lost from when the wire is closed until the port that follows %s forwards", g.Port),
 	}
-	return c, nil
+	return c
 }
 
 // close lets nothing begin in a group any more, and waits for who tends it.
@@ -418,10 +477,10 @@ func (e *Engine) putBack(g *group) error {
 			return fmt.Errorf("close the wire of %s: %w", g.Port, err)
 		}
 	}
+	e.calm(g) // before what it had itself is given back
 	if err := e.putMember(g.Bridge, g.record.Adoption, port.Ifindex); err != nil {
 		return err
 	}
-	e.calm(g)
 	if port.Ifindex != 0 {
 		if err := e.devices.Delete(port.Ifindex); err != nil && !errors.Is(err, links.ErrGone) {
 			return fmt.Errorf("remove %s: %w", g.Port, err)

@@ -354,3 +354,82 @@ func TestWireIsClosedFirst(t *testing.T) {
 		}
 	})
 }
+
+// TestAdoptByAnAlternativeName: the kernel tells of devices by their first.
+func TestAdoptByAnAlternativeName(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		before := l.withPort()
+		l.k.set("eth0", func(nic *fakeLink) { nic.altName = "enp3s0" })
+		l.k.set("nic2", func(nic *fakeLink) { nic.altName = "enp4s0" })
+		d := l.start()
+		r := AdoptRequestV1{Port: "enp3s0", Group: "eth0.s", Members: []string{"enp4s0"}}
+		if _, err := d.Adopt(context.Background(), r); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		l.wantAdopted(d, before)
+	})
+}
+
+// TestBackupPortsAndHairpinAreRefused: neither would be the same afterwards.
+func TestBackupPortsAndHairpinAreRefused(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.withPort()
+		l.k.veth("tap1")
+		backup := func(of string) {
+			l.k.set("tap1", func(tap *fakeLink) {
+				tap.Master, tap.settings.BackupPort = l.k.find("br0").Ifindex, of
+			})
+		}
+		hairpin := func(port string, on uint32) {
+			l.k.set(port, func(p *fakeLink) { p.settings = links.PortSettings{Options: map[string]uint32{"hairpin": on}} })
+		}
+		refused := func(what, says string, err error) {
+			if status(err) != 409 || !strings.Contains(err.Error(), says) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		d := l.start()
+		backup("eth0")
+		_, err := d.Adopt(context.Background(), adoptEth0)
+		refused("adopt", "eth0 is the backup port of tap1", err)
+		backup("")
+		hairpin("eth0", 1)
+		_, err = d.Adopt(context.Background(), adoptEth0)
+		refused("adopt", "eth0 has hairpin on", err)
+		hairpin("eth0", 0)
+		if _, err := d.Adopt(context.Background(), adoptEth0); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		hairpin("eth0.s", 1)
+		if v, err := d.Swap(context.Background(), Request{Group: "eth0.s", To: "nic2"}); err != nil || v.Result != "failed" || !strings.Contains(v.Error, "eth0.s has hairpin on") {
+			t.Errorf("the swap is %+v, %v", v, err)
+		}
+		backup("eth0.s")
+		_, err = d.Release(context.Background(), ReleaseRequestV1{Group: "eth0.s"})
+		refused("release", "eth0.s is the backup port of tap1", err)
+		backup("")
+		if _, err := d.Release(context.Background(), ReleaseRequestV1{Group: "eth0.s"}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestReleaseGivesPromiscuityBack that the port had by itself.
+func TestReleaseGivesPromiscuityBack(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.withPort()
+		l.k.set("eth0", func(nic *fakeLink) { nic.Promisc = true })
+		before := l.k.link("eth0")
+		d := l.start()
+		if _, err := d.Adopt(context.Background(), adoptEth0); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if _, err := d.Release(context.Background(), ReleaseRequestV1{Group: "eth0.s"}); err != nil {
+			t.Fatal(err)
+		}
+		l.wantPutBack(before)
+	})
+}

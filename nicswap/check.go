@@ -80,6 +80,22 @@ func (e *Engine) checkAlone(l links.Link) error {
 	return nil
 }
 
+// checkHairpin refuses a port that sends what comes from it back to it. In a swap the
+// programs would take that for what is flooded back, and drop what follows between
+// two stations outside.
+func (e *Engine) checkHairpin(port links.Link) error {
+	s, err := e.devices.PortSettings(port.Ifindex)
+	if errors.Is(err, links.ErrGone) || errors.Is(err, links.ErrNoPort) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("read the settings of port %s: %w", port.Name, err)
+	}
+	if s.Options["hairpin"] != 0 {
+		return fmt.Errorf("%s has hairpin on, and frames that the bridge sends back where they came from would be lost in a swap: switch it off (bridge link set dev %s hairpin off)", port.Name, port.Name)
+	}
+	return nil
+}
+
 // holder names the other group whose wire has the device; "" if none does.
 func (e *Engine) holder(g *group, ifindex int) string {
 	for _, other := range e.all() {

@@ -49,6 +49,7 @@ type kernel struct {
 type fakeLink struct {
 	links.Link
 	unplugged bool
+	altName   string
 	held      bool // the kernel has not acted on its carrier
 	addresses []links.Address
 	uppers    []links.Link
@@ -141,7 +142,7 @@ func (k *kernel) tell(ifindex int) {
 // find returns the device of that name; nil if there is none.
 func (k *kernel) find(name string) *fakeLink {
 	for _, l := range k.links {
-		if l.Name == name {
+		if l.Name == name || name != "" && l.altName == name {
 			return l
 		}
 	}

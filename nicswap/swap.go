@@ -160,6 +160,13 @@ func (s *swap) check(context.Context) error {
 	if holder := s.e.claimedElsewhere(s.group, s.to); s.to.shared && holder != "" {
 		return fmt.Errorf("%s is used by group %s now", s.to.name, holder)
 	}
+	port, err := s.e.devices.ByIndex(s.portIndex())
+	if err == nil {
+		err = s.e.checkHairpin(port)
+	}
+	if err != nil {
+		return err
+	}
 	s.target = device{Link: l}
 	s.target.IPv6, err = s.e.devices.IPv6(l.Name)
 	return err

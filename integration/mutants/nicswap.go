@@ -77,4 +77,8 @@ func init() {
 	n("a group of another daemon's bridge is left alone", "plugin.go", "		if i < 0 && !e.works(r.Group.Bridge) {\n", "		if false {\n", "TestFilesThatAreNotOurs")
 	n("namespaces have files of their own", "journal.go", "\"groups\", fmt.Sprint(namespace))", "\"groups\", \"0\")", "TestTwoNamespacesHaveOneStateDirectory")
 	n("a follower knows that it follows", "routes.go", "	if err := send(EventV1{Time: time.Now(), Group: name, Event: eventFollow}); err != nil {\n", "	if err := error(nil); err != nil {\n", "TestEventsOfOneGroup")
+	n("an alternative name is none of a member", "adopt.go", "		names[i] = l.Name\n", "		_ = l.Name\n", "TestAdoptByAnAlternativeName")
+	n("a backup port stays in its bridge", "adopt.go", "		if s.BackupPort == port.Name {\n", "		if false {\n", "TestBackupPortsAndHairpinAreRefused")
+	n("a port with hairpin is not swapped", "check.go", "	if s.Options[\"hairpin\"] != 0 {\n", "	if false {\n", "TestBackupPortsAndHairpinAreRefused")
+	n("a released port has its promiscuity again", "adopt.go", "	e.calm(g) // before what it had itself is given back\n	if err := e.putMember(g.Bridge, g.record.Adoption, port.Ifindex); err != nil {\n		return err\n	}\n", "	if err := e.putMember(g.Bridge, g.record.Adoption, port.Ifindex); err != nil {\n		return err\n	}\n	e.calm(g)\n", "TestReleaseGivesPromiscuityBack")
 }
