@@ -167,6 +167,9 @@ func TestAWarmMemberStaysOneWhenTheSwapFails(t *testing.T) {
 		if g := d.group(t, "uplink"); g.Members[1].State != "standby" || !l.k.link("nic2").Up {
 			t.Errorf("the target is %+v", g.Members[1])
 		}
+		if slices.Contains(l.k.done(), "RemoveMember nic2") {
+			t.Error("the target was taken off the wire")
+		}
 	})
 }
 
