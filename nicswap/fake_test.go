@@ -27,6 +27,7 @@ import (
 // kernel stands for devices, wires and a bridge. It outlives the engines that work
 // on it, as the real one does.
 type kernel struct {
+	readable  bool // by programs
 	mu        sync.Mutex
 	next      int
 	links     map[int]*fakeLink
@@ -404,6 +405,17 @@ func (h *hand) Uppers(ifindex int) ([]links.Link, error) {
 		return l.uppers, nil
 	}
 	return nil, links.ErrGone
+}
+
+// Carrier is what programs see, where the kernel lets them.
+func (h *hand) Carrier(ifindex int) (bool, error) {
+	h.k.mu.Lock()
+	defer h.k.mu.Unlock()
+	if !h.k.readable {
+		return false, errors.ErrUnsupported
+	}
+	l := h.k.links[ifindex]
+	return l != nil && l.Up && l.Carrier, nil
 }
 
 func (h *hand) HasCarrier(name string) (bool, error) { return h.k.link(name).Carrier, nil }

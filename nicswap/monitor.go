@@ -47,13 +47,13 @@ func (e *Engine) hear(ctx context.Context, run watch) {
 	}
 }
 
-// carrierInterval is how often the carrier of an active member is looked at of which
-// the kernel may tell late.
+// carrierInterval is how often the carriers of active members are looked at.
 const carrierInterval = 2 * time.Millisecond
 
-// feel looks for lost carriers, until ctx ends: the kernel tells of most at once, but
-// of those of NICs without a lower device at most once a second for all together
-// (net/core/link_watch.c: linkwatch_urgent_event).
+// feel looks for lost carriers, until ctx ends: what the kernel tells of them waits
+// for whoever holds its lock on devices, and for NICs without a lower device it is
+// told at most once a second for all together (net/core/link_watch.c:
+// linkwatch_urgent_event).
 func (e *Engine) feel(ctx context.Context) {
 	again := time.NewTicker(carrierInterval)
 	defer again.Stop()
@@ -63,24 +63,47 @@ func (e *Engine) feel(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		for _, l := range e.toldLate() {
-			if has, err := e.devices.HasCarrier(l.Name); err == nil && !has {
-				e.look(l.Ifindex, l.Name)
-			}
+		for _, l := range e.activeLinks() {
+			e.feelFor(l)
 		}
 	}
 }
 
-// toldLate are the active members of whose carrier the kernel may tell late.
-func (e *Engine) toldLate() (late []links.Link) {
+// feelFor looks at one device: without a lock, or else as ethtool does.
+func (e *Engine) feelFor(l links.Link) {
+	has, err := e.wires.Carrier(l.Ifindex)
+	switch {
+	case err == nil && !has:
+		e.lost(l.Ifindex)
+	case errors.Is(err, errors.ErrUnsupported) && l.Lower == 0: // of others it is told at once
+		if has, err := e.devices.HasCarrier(l.Name); err == nil && !has {
+			e.look(l.Ifindex, l.Name)
+		}
+	}
+}
+
+// lost takes in that a device has lost its carrier, before the kernel has told.
+func (e *Engine) lost(ifindex int) {
 	for _, g := range e.all() {
 		g.mu.Lock()
-		if m := g.on; g.active != 0 && m != nil && m.link.Lower == 0 && m.carries() {
-			late = append(late, m.link)
+		if m := g.at(ifindex); m != nil {
+			m.link.Carrier, m.link.Running = false, false
+			e.judge(g)
 		}
 		g.mu.Unlock()
 	}
-	return late
+}
+
+// activeLinks are the active members that carry traffic, as far as is known.
+func (e *Engine) activeLinks() (active []links.Link) {
+	for _, g := range e.all() {
+		g.mu.Lock()
+		if m := g.on; g.active != 0 && m != nil && m.carries() {
+			active = append(active, m.link)
+		}
+		g.mu.Unlock()
+	}
+	return active
 }
 
 // seen is called with every event. An event says that something changed; how it

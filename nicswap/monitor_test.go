@@ -63,18 +63,23 @@ func TestLossOfTheActiveMember(t *testing.T) {
 
 // TestALossThatTheKernelDoesNotTell of, or late.
 func TestALossThatTheKernelDoesNotTell(t *testing.T) {
-	inLab(t, func(t *testing.T, l *lab) {
-		d := l.start()
-		l.k.mu.Lock()
-		l.k.find("nic1").unplugged = true
-		l.k.settle()
-		l.k.mu.Unlock()
-		time.Sleep(carrierInterval)
-		synctest.Wait()
-		if g := d.group(t, "uplink"); g.Active != "nic2" {
-			t.Errorf("the group is %+v", g)
-		}
-	})
+	for name, readable := range map[string]bool{"asked as ethtool does": false, "read by a program": true} {
+		t.Run(name, func(t *testing.T) {
+			inLab(t, func(t *testing.T, l *lab) {
+				l.k.readable = readable
+				d := l.start()
+				l.k.mu.Lock()
+				l.k.find("nic1").unplugged = true
+				l.k.settle()
+				l.k.mu.Unlock()
+				time.Sleep(carrierInterval)
+				synctest.Wait()
+				if g := d.group(t, "uplink"); g.Active != "nic2" {
+					t.Errorf("the group is %+v", g)
+				}
+			})
+		})
+	}
 }
 
 // loseEvent unplugs a device, and instead of that the kernel tells only that

@@ -40,6 +40,10 @@ type Wires interface {
 	// counters: what they dropped, by reason, and accel.Drained for what they
 	// delivered from a draining member.
 	WireCounts(port int) (map[accel.Reason]accel.Count, error)
+	// Carrier says whether a device is up and has its carrier in this instant, and
+	// waits for no lock. The error is errors.ErrUnsupported where the kernel cannot
+	// be asked like that.
+	Carrier(ifindex int) (bool, error)
 	// Foreign says whether programs or filters of somebody else are at the device's
 	// tc hooks, which a wire would keep from seeing, or be kept from by.
 	Foreign(ifindex int) (bool, error)

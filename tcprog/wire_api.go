@@ -154,10 +154,10 @@ func (ws *wires) counts(w *wire) (map[accel.Reason]accel.Count, error) {
 // wireReasons are those that bpf/wire.h counts.
 var wireReasons = []accel.Reason{accel.OwnReturned, accel.Doubled, accel.Standby, accel.NoMember, accel.Drained}
 
-// HasCarrier says whether a device is up and has its carrier in this instant. It waits
+// Carrier says whether a device is up and has its carrier in this instant. It waits
 // for no lock. The error is errors.ErrUnsupported where the kernel lets no program
 // read a device (before Linux 6.2).
-func (d *Dataplane) HasCarrier(ifindex int) (bool, error) {
+func (d *Dataplane) Carrier(ifindex int) (bool, error) {
 	d.flips.RLock()
 	defer d.flips.RUnlock()
 	ws := d.wires

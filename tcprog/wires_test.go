@@ -515,12 +515,12 @@ func TestCarrierIsReadAsItIs(t *testing.T) {
 		want          bool
 	}{{"m1-peer", "up", true}, {"m1-peer", "down", false}, {"m1-peer", "up", true}, {"m1", "down", false}} {
 		run(t, "ip", "link", "set", c.device, c.state)
-		if has, err := l.d.HasCarrier(l.first); has != c.want || err != nil {
+		if has, err := l.d.Carrier(l.first); has != c.want || err != nil {
 			t.Errorf("with %s %s the carrier is %v: %v", c.device, c.state, has, err)
 		}
 	}
 	run(t, "ip", "link", "del", "m1")
-	if has, err := l.d.HasCarrier(l.first); has || err == nil {
+	if has, err := l.d.Carrier(l.first); has || err == nil {
 		t.Errorf("a device that is gone has a carrier: %v, %v", has, err)
 	}
 }

@@ -80,4 +80,6 @@ func init() {
 	n("a backup port stays in its bridge", "adopt.go", "		if s.BackupPort == port.Name {\n", "		if s.BackupPort == port.Name && false {\n", "TestBackupPortsAndHairpinAreRefused")
 	n("a port with hairpin is not swapped", "check.go", "	if s.Options[\"hairpin\"] != 0 {\n", "	if s.Options[\"hairpin\"] > 1 {\n", "TestBackupPortsAndHairpinAreRefused")
 	n("a released port has its promiscuity again", "adopt.go", "	e.calm(g) // before what it had itself is given back\n	if err := e.putMember(g.Bridge, g.record.Adoption, port.Ifindex); err != nil {\n		return err\n	}\n", "	if err := e.putMember(g.Bridge, g.record.Adoption, port.Ifindex); err != nil {\n		return err\n	}\n	e.calm(g)\n", "TestReleaseGivesPromiscuityBack")
+	n("a carrier that is read as lost moves the traffic", "monitor.go", "		e.lost(l.Ifindex)\n", "		_ = e.lost\n", "TestALossThatTheKernelDoesNotTell")
+	n("a carrier is asked for where it cannot be read", "monitor.go", "err == nil && !has {\n			e.look", "err == nil && has {\n			e.look", "TestALossThatTheKernelDoesNotTell")
 }
