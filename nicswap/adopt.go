@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
-	"strings"
 
 	"github.com/shunt-dev/shunt/accel"
 	"github.com/shunt-dev/shunt/nicswap/links"
@@ -328,24 +327,33 @@ func (e *Engine) describeAdoption(g *group, bridge accel.BridgeState) ChangeV1 {
 		fmt.Sprintf("make the stable port %s with the address, MTU %d and settings of %s, and put it into %s", g.Port, a.Before.MTU, a.Member, g.Bridge),
 		fmt.Sprintf("take %s out of %s; it becomes the first member (%s) and keeps its name", a.Member, g.Bridge, kindName(a.Before.Link)),
 	}
-	if len(g.Members) > 1 {
-		c.Steps = append(c.Steps, "further members: "+strings.Join(g.Members[1:], ", "))
+	for _, member := range g.Members[1:] {
+		c.Steps = append(c.Steps, e.describeFurther(g, member))
 	}
 	c.Costs = []string{
-		fmt.Sprintf("what is behind %s is learned anew: %s entries of %s go with the port, and until then the bridge floods", a.Member, e.countBehind(bridge.Name, a.Before.Ifindex), g.Bridge),
+		fmt.Sprintf("what is behind %s is learned anew: the entries of %s behind it (%s) go with the port, and until then the bridge floods", a.Member, g.Bridge, e.countBehind(bridge.Name, a.Before.Ifindex)),
 		fmt.Sprintf("frames are lost from when %s leaves %s until it is wired, and with STP until %s forwards", a.Member, g.Bridge, g.Port),
 	}
 	if len(a.Addresses) > 0 {
-		c.Costs = append(c.Costs, fmt.Sprintf("%d addresses move to %s; routes over %s do not", len(a.Addresses), g.Port, a.Member))
+		c.Costs = append(c.Costs, fmt.Sprintf("addresses of %s (%d) move to %s; routes over it do not", a.Member, len(a.Addresses), g.Port))
 	}
 	return c
+}
+
+// describeFurther says whether a further member can be used. One that cannot be
+// is waited for, as with groups of the configuration.
+func (e *Engine) describeFurther(g *group, name string) string {
+	if _, err := e.check(g, name); err != nil {
+		return fmt.Sprintf("further member %s, which cannot be used now: %v", name, err)
+	}
+	return "further member " + name
 }
 
 // countBehind says how many entries of the bridge's table are behind a port.
 func (e *Engine) countBehind(bridge string, port int) string {
 	table, err := e.bridges.FDB(bridge)
 	if err != nil {
-		return "the"
+		return "unknown now"
 	}
 	n := 0
 	for _, s := range table {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -74,9 +75,14 @@ func TestAdoptAndRelease(t *testing.T) {
 		before := l.withPort()
 		l.k.table = []accel.Station{{Port: before.Ifindex, Active: true}, {Port: 50, Active: true}}
 		d := l.start()
-		plan, err := d.Adopt(context.Background(), AdoptRequestV1{Port: "eth0", Members: []string{"nic2"}, DryRun: true})
-		if err != nil || plan.Done || plan.Group != "eth0.s" || plan.Bridge != "br0" || !strings.Contains(strings.Join(plan.Costs, "\n"), "1 entries") {
+		plan, err := d.Adopt(context.Background(), AdoptRequestV1{Port: "eth0", Members: []string{"nic2", "nic9"}, DryRun: true})
+		if err != nil || plan.Done || plan.Group != "eth0.s" || plan.Bridge != "br0" || !strings.Contains(strings.Join(plan.Costs, "\n"), "behind it (1)") {
 			t.Errorf("the plan is %+v, %v", plan, err)
+		}
+		for _, step := range []string{"further member nic2", "further member nic9, which cannot be used now: nic9 is not there"} {
+			if !slices.Contains(plan.Steps, step) {
+				t.Errorf("the plan %q does not have %q", plan.Steps, step)
+			}
 		}
 		l.wantPutBack(before)
 
