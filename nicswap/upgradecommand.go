@@ -56,7 +56,7 @@ func upgradeCommand(connect func(socket string) upgradeDaemon) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&f.socket, "socket", accel.DefaultSocket, "daemon's `socket`")
 	flags.StringVar(&f.driver, "driver", "", "upgrade all members that have this `driver`, in all groups")
-	flags.DurationVar(&f.timeout, "timeout", backTimeout, "the `time` that a member may take to be back")
+	flags.DurationVar(&f.timeout, "timeout", backTimeout, "the `time` for a member to be back")
 	flags.BoolVarP(&f.json, "json", "j", false, "print JSON, at the end")
 	var request UpgradeRequestV1
 	var argv []string
@@ -211,8 +211,11 @@ func (c *upgradeClient) take(ctx context.Context, step UpgradeStepV1) error {
 		c.say(members + ": in service")
 	case "end":
 		c.outcome = *step.Upgrade
-		if c.outcome.Result == "done" {
+		switch {
+		case c.outcome.Result == "done":
 			c.say(fmt.Sprintf("done in %.1f s", c.outcome.DurationMS/1000))
+		case c.outcome.Result == "failed" && len(c.outcome.Left) > 0:
+			c.say("not touched: " + strings.Join(c.outcome.Left, ", "))
 		}
 	}
 	return nil

@@ -104,9 +104,12 @@ func TestTheClientRunsTheCommandForEachMember(t *testing.T) {
 
 func TestACommandThatFailsFailsTheUpgrade(t *testing.T) {
 	withUpgrader(t, twoMembers, func(lab *upgradeLab) {
-		c, _ := clientOf(lab, func([]string) error { return errors.New("exit status 3") }, "flash")
+		c, out := clientOf(lab, func([]string) error { return errors.New("exit status 3") }, "flash")
 		if _, err := c.run(context.Background(), UpgradeRequestV1{Group: "a"}); err == nil || !strings.Contains(err.Error(), "exit status 3") {
 			t.Errorf("run: %v", err)
+		}
+		if !strings.HasSuffix(out.String(), "\nnot touched: e0\n") {
+			t.Errorf("said:\n%s", out.String())
 		}
 	})
 }
