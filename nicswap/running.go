@@ -3,6 +3,7 @@ package nicswap
 import (
 	"context"
 	"crypto/rand"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -189,7 +190,11 @@ func (s *swap) end(ctx context.Context, result string) {
 	s.span.End()
 	s.e.meters.swap(ctx, v)
 	s.e.remember(s)
-	s.e.logger.Info("swap", "group", v.Group, "from", v.From, "to", v.To, "cause", v.Cause, "result", v.Result, "error", v.Error)
+	level := slog.LevelInfo
+	if v.Result != resultDone {
+		level = slog.LevelWarn
+	}
+	s.e.logger.Log(ctx, level, "swap", "group", v.Group, "from", v.From, "to", v.To, "cause", v.Cause, "result", v.Result, "error", v.Error)
 	s.e.events.tell(EventV1{Group: v.Group, Event: eventSwap, Member: v.To, Swap: &v, Text: v.Error})
 	close(s.done)
 	s.group.tend()
