@@ -69,13 +69,17 @@ func swapCommand() *cobra.Command {
 		Example: "  shunt swap uplink --to eth1\n" +
 			"  shunt swap uplink storage --to physical\n" +
 			"  shunt swap uplink --to eth1 --dry-run",
-		Args: needs("GROUP"),
+	}
+	cmd.Args = func(cmd *cobra.Command, groups []string) error {
+		if len(groups) > 0 && r.To == "" {
+			return fmt.Errorf("%q needs --to MEMBER; see \"%s --help\"", cmd.CommandPath(), cmd.CommandPath())
+		}
+		return needs("GROUP")(cmd, groups)
 	}
 	f.Add(cmd)
-	cmd.Flags().StringVar(&r.To, "to", "", "the `member`, or physical or virtual for the first of that kind")
+	cmd.Flags().StringVar(&r.To, "to", "", "a `member`, or the first that is physical or virtual")
 	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only say what would be done")
 	cmd.Flags().BoolVar(&follow, "follow", false, "tell of every phase on stderr")
-	cmd.MarkFlagRequired("to")
 	cmd.RunE = func(cmd *cobra.Command, groups []string) error {
 		r.Groups = groups
 		end := func() {}
@@ -190,7 +194,7 @@ func releaseCommand() *cobra.Command {
 	var r ReleaseRequestV1
 	cmd := &cobra.Command{
 		Use:   "release GROUP",
-		Short: "Put the active member into the bridge in the place of its stable port",
+		Short: "Put the active member into the bridge, and remove the stable port",
 		Long: "Put the active member into the bridge in the place of its stable port, which is\n" +
 			"removed. A group of the configuration must be removed there first.",
 		Args: one("GROUP"),
@@ -324,8 +328,12 @@ func showSwapped(s accel.Screen, swaps []SwapV1) error {
 		if v.Result == resultPlanned {
 			fmt.Fprintf(s, "%s: would move from %s to %s\n", v.Group, orElse(v.From, "no member"), v.To)
 			for _, sentence := range v.Plan {
-				fmt.Fprintf(s, "    %s\n", sentence)
+				accel.WriteNote(s, sentence)
 			}
+			continue
+		}
+		if v.Phase == phaseResolve && v.Result == resultFailed { // it was not even begun
+			fmt.Fprintf(s, "%s: %s\n", v.Group, s.Paint(resultColour(v.Result), v.Result))
 			continue
 		}
 		fmt.Fprintf(s, "%s: from %s to %s: %s\n", v.Group, orElse(v.From, "no member"), v.To, s.Paint(resultColour(v.Result), v.Result))
@@ -333,7 +341,7 @@ func showSwapped(s accel.Screen, swaps []SwapV1) error {
 			fmt.Fprintf(s, "    flip %s, %d entries untouched, %d frames announced, %d drained\n", flipTime(v.FlipNS), v.Stations, v.Announced, v.Drained)
 		}
 		if len(v.Dropped) > 0 {
-			fmt.Fprintf(s, "    dropped: %s\n", reasonCounts(v.Dropped))
+			accel.WriteNote(s, "dropped: "+reasonCounts(v.Dropped))
 		}
 		if v.TraceID != "" {
 			fmt.Fprintf(s, "    trace %s\n", v.TraceID)

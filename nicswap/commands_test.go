@@ -138,21 +138,28 @@ uplink: from eth0 to eth1: done
 		t.Errorf("followed was %q, %v", stderr, err)
 	}
 
-	d.answer = []SwapV1{done, {Group: "storage", To: "eth1", Result: "failed", Error: "eth1 is used by group uplink now"}}
+	d.answer = []SwapV1{done, {Group: "storage", To: "eth1", Result: "failed", Phase: "resolve", Error: "eth1 is used by group uplink now"}}
 	out, _, err = d.run("swap", "uplink", "storage", "third", "--to", "eth1")
 	if err == nil || err.Error() != "storage is not moved to eth1: eth1 is used by group uplink now; not tried: third" {
 		t.Errorf("the error is %v", err)
 	}
-	if !strings.Contains(out, "storage: from no member to eth1: failed\n") {
+	if !strings.Contains(out, "\nstorage: failed\n") {
 		t.Errorf("it prints %s", out)
 	}
 
-	d.answer = []SwapV1{{Group: "uplink", From: "eth0", To: "eth1", Result: "planned", Plan: []string{"drain: 1s"}}}
+	d.answer = []SwapV1{{Group: "uplink", From: "eth0", To: "eth1", Result: "planned", Plan: []string{
+		"prewarm of eth1: set it up, wait for its carrier, 10s at most, change its MTU from 1400 to 1500", "drain: 1s",
+	}}}
 	out, _, err = d.run("swap", "uplink", "--to", "eth1", "--dry-run")
 	if err != nil || !strings.Contains(d.asked, `"dry_run":true`) {
 		t.Errorf("asked %q: %v", d.asked, err)
 	}
-	wantLines(t, out, "uplink: would move from eth0 to eth1\n    drain: 1s\n")
+	wantLines(t, out, `
+uplink: would move from eth0 to eth1
+    prewarm of eth1: set it up, wait for its carrier, 10s at most, change its
+      MTU from 1400 to 1500
+    drain: 1s
+`)
 
 	d.status, d.answer = http.StatusConflict, accel.ErrorV1{Error: "a swap of uplink is running since 03:04:05"}
 	if _, _, err := d.run("swap", "uplink", "--to", "eth1"); err == nil || err.Error() != "a swap of uplink is running since 03:04:05" {
@@ -184,12 +191,28 @@ uplink  br0     eth0
 
 func TestMistakesOnTheCommandLine(t *testing.T) {
 	d := onPaper(t, nil)
-	for _, args := range [][]string{{"swap", "uplink"}, {"swap", "--to", "eth1"}, {"adopt"}, {"adopt", "a", "b"}, {"release"}} {
+	for _, args := range [][]string{{"swap", "uplink"}, {"swap", "uplink", "--to", ""}, {"swap", "--to", "eth1"}, {"adopt"}, {"adopt", "a", "b"}, {"release"}} {
 		if _, _, err := d.run(args...); err == nil {
 			t.Errorf("%q is taken", args)
 		}
 	}
 	if d.asked != "" {
 		t.Errorf("the daemon was asked %q", d.asked)
+	}
+}
+
+func TestHelpFitsTheScreen(t *testing.T) {
+	d := onPaper(t, nil)
+	for _, cmd := range commands() {
+		help, _, err := d.run(cmd.Name(), "--help")
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The list of all commands has the short text behind 14 columns.
+		for line := range strings.Lines(help + strings.Repeat(" ", 14) + cmd.Short + "\n") {
+			if len(line) > 80+len("\n") {
+				t.Errorf("%s: the line is too long: %q", cmd.Name(), line)
+			}
+		}
 	}
 }

@@ -216,7 +216,11 @@ func (e *Engine) find(name string) (*group, error) {
 		}
 		names = append(names, g.Name)
 	}
-	return nil, accel.Statusf(404, "there is no group %s; there is %s", name, cmp.Or(strings.Join(names, ", "), "none"))
+	return nil, noGroup(name, names)
+}
+
+func noGroup(name string, there []string) error {
+	return accel.Statusf(404, "there is no group %s; there is %s", name, cmp.Or(strings.Join(there, ", "), "none"))
 }
 
 // claim takes a member that several groups have for one of them.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/shunt-dev/shunt/accel"
@@ -97,7 +98,10 @@ func (e *Engine) postSwap(r *http.Request) (any, error) {
 	if len(body.Groups) == 0 || body.To == "" {
 		return nil, accel.Statusf(400, "groups and to are needed")
 	}
-	for _, name := range body.Groups {
+	for i, name := range body.Groups {
+		if slices.Contains(body.Groups[:i], name) {
+			return nil, accel.Statusf(400, "%s is named twice", name)
+		}
 		if _, err := e.find(name); err != nil {
 			return nil, err
 		}

@@ -214,7 +214,11 @@ func plan(groups []GroupV1, r UpgradeRequestV1) ([]round, error) {
 	}
 	g, ok := groupOf(groups, r.Group)
 	if !ok {
-		return nil, accel.Statusf(http.StatusNotFound, "there is no group %s", r.Group)
+		var names []string
+		for _, g := range groups {
+			names = append(names, g.Group)
+		}
+		return nil, noGroup(r.Group, names)
 	}
 	var rounds, last []round
 	for _, m := range g.Members {
