@@ -39,6 +39,19 @@ func TestScreens(t *testing.T) {
 	}
 }
 
+func TestHelpFitsTheScreen(t *testing.T) {
+	for _, command := range []string{"", "run", "status", "ports", "fdb", "reasons", "explain", "on", "off", "detach", "doctor", "version"} {
+		args := append(strings.Fields(command), "--help")
+		code, out, stderr := newTestApp().call(t, args...)
+		if code != 0 || !strings.Contains(out, "Usage:") {
+			t.Errorf("%v: %d %s%s", args, code, out, stderr)
+		}
+		checkWidth(t, out)
+	}
+	_, out, _ := newTestApp().call(t, "detach", "--help")
+	mustContain(t, out, "Stable ports stay")
+}
+
 // stable takes out what differs from run to run.
 func stable(t *testing.T, text string) string {
 	t.Helper()
@@ -147,6 +160,7 @@ func TestDetachWithoutDaemon(t *testing.T) {
 		{&fake{}, false, 0, "no daemon runs, and nothing of shunt is in this network namespace\n", ""},
 		{&fake{}, true, 0, `{"daemon":false,"bridges":[],"removed":[],"kept":[]}` + "\n", ""},
 		{&fake{clean: []string{"a filter", "a pin"}}, false, 0, "removed a filter\nremoved a pin\n", ""},
+		{&fake{clean: []string{"the fast path of stable port a-long-port-nam; its members go on to carry it"}}, false, 0, "removed the fast path of stable port a-long-port-nam; its members go on to carry\n  it\n", ""},
 		{&fake{clean: []string{"a filter"}, cleanErr: errors.New("a pin stays")}, false, 1, "removed a filter\n", "shunt: a pin stays\n"},
 		{&fake{cleanErr: errors.New("a pin stays")}, false, 1, "", "shunt: a pin stays\n"},
 	} {

@@ -118,9 +118,11 @@ func (a *app) detachCommand() *cobra.Command {
 	var f ClientFlags
 	cmd := &cobra.Command{
 		Use:   "detach",
-		Short: "End the daemon and remove everything of shunt from the kernel",
-		Long: "End the daemon and remove everything of shunt from the kernel.\n" +
-			"Without a daemon, remove what one has left in this network namespace.",
+		Short: "End the daemon and take the fast path out of the kernel",
+		Long: "End the daemon and take everything of shunt out of the kernel but stable ports.\n" +
+			"Without a daemon, remove what one has left in this network namespace.\n\n" +
+			"Stable ports stay and go on to carry traffic, without the fast path; they are\n" +
+			"named. \"shunt release\" removes them.",
 	}
 	f.Add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

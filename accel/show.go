@@ -240,7 +240,7 @@ func (s Screen) detached(d DetachV1) error {
 		fmt.Fprintln(&b, "no daemon runs, and nothing of shunt is in this network namespace")
 	}
 	for _, what := range d.Removed {
-		fmt.Fprintln(&b, "removed", what)
+		writeBehind(&b, "", "  ", "removed "+what)
 	}
 	for _, what := range d.Kept {
 		writeBehind(&b, "", "  ", "kept: "+what)
