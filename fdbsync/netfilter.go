@@ -1,6 +1,7 @@
 package fdbsync
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -97,7 +98,8 @@ func (f *firewall) readNetlink() error {
 		return fmt.Errorf("read the firewall: %w", err)
 	}
 	defer c.Close()
-	return errors.Join(
+	// One error is enough: what refuses one question refuses all.
+	return cmp.Or(
 		list(c, nftGetChain, unix.NFPROTO_UNSPEC, nil, f.addChain),
 		list(c, nftGetFlowtable, unix.NFPROTO_UNSPEC, nil, f.addFlowtable),
 		f.readHooks(c),

@@ -123,8 +123,8 @@ func checkHook() accel.Finding {
 		return accel.Finding{Check: "hook", Level: accel.LevelOK, Text: "programs attach by tcx"}
 	}
 	return accel.Finding{Check: "hook", Level: accel.LevelNote,
-		Text:   "the kernel has no tcx; programs attach by clsact",
-		Advice: "nothing needs to be done; tcx comes with Linux 6.6"}
+		Text:   "the kernel does not let shunt attach by tcx; programs attach by clsact",
+		Advice: "nothing needs to be done; tcx comes with Linux 6.6, and is for root to ask for"}
 }
 
 func checkPins() accel.Finding {
