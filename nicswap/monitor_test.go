@@ -388,13 +388,19 @@ func TestTheBridgeAppearsLater(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab) {
 		l.k.remove("br0")
 		d := l.start()
-		if g := d.group(t, "uplink"); g.State != "degraded" || g.Why != "bridge br0 is not there" {
+		if g := d.group(t, "uplink"); g.State != "down" || g.Why != "bridge br0 is not there" {
 			t.Errorf("the group is %+v", g)
+		}
+		if l.k.link("uplink").Ifindex != 0 {
+			t.Error("a port is made for a bridge that is not there")
 		}
 		l.k.add(links.Link{Name: "br0", Kind: "bridge", Up: true})
 		synctest.Wait()
 		if g := d.group(t, "uplink"); g.State != "ready" || l.k.link("uplink").Master != l.k.link("br0").Ifindex {
 			t.Errorf("the group is %+v", g)
+		}
+		if r, err := d.store.read("uplink"); err != nil || r == nil {
+			t.Errorf("the group is not written down: %v", err)
 		}
 	})
 }

@@ -22,8 +22,12 @@ func (e *Engine) keep(ctx context.Context, g *group) {
 	defer close(g.ended)
 	for {
 		again := make(<-chan time.Time)
+		wasThere := e.portOf(g) != 0
 		if !e.tendTo(g) {
 			again = time.After(tendAgain)
+		}
+		if !wasThere {
+			e.writeDown(g)
 		}
 		select {
 		case <-g.kick:
@@ -114,6 +118,10 @@ func (e *Engine) tendPort(g *group) error {
 	}
 	port, stub, err := e.findPort(g)
 	if errors.Is(err, links.ErrGone) {
+		// A mistyped bridge must not leave a port behind.
+		if _, err := e.devices.ByName(g.Bridge); errors.Is(err, links.ErrGone) {
+			return errNoBridge(g)
+		}
 		port, stub, err = e.makePort(g)
 	}
 	if err != nil {
@@ -127,6 +135,8 @@ func (e *Engine) tendPort(g *group) error {
 	e.recover(g)
 	return nil
 }
+
+func errNoBridge(g *group) error { return fmt.Errorf("bridge %s is not there", g.Bridge) }
 
 // findPort returns the stable port that is there; ErrGone if there is none.
 func (e *Engine) findPort(g *group) (port, stub links.Link, err error) {
@@ -420,7 +430,7 @@ func (e *Engine) firstFlip(g *group, to *member) error {
 func (e *Engine) tendBridge(g *group) error {
 	bridge, err := e.devices.ByName(g.Bridge)
 	if errors.Is(err, links.ErrGone) {
-		return fmt.Errorf("bridge %s is not there", g.Bridge)
+		return errNoBridge(g)
 	} else if err != nil {
 		return fmt.Errorf("look at bridge %s: %w", g.Bridge, err)
 	}
