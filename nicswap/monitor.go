@@ -69,9 +69,13 @@ func (e *Engine) feel(ctx context.Context) {
 	}
 }
 
-// feelFor looks at one device: without a lock, or else as ethtool does.
+// feelFor looks at one device: without a lock, or else as ethtool does. A macvlan has
+// its carrier from the device below it, and late.
 func (e *Engine) feelFor(l links.Link) {
 	has, err := e.wires.Carrier(l.Ifindex)
+	if below := l.Lower; below != 0 && l.MacvlanMode != "" && err == nil && has {
+		has, err = e.wires.Carrier(below)
+	}
 	switch {
 	case err == nil && !has:
 		e.lost(l.Ifindex)

@@ -82,6 +82,25 @@ func TestALossThatTheKernelDoesNotTell(t *testing.T) {
 	}
 }
 
+// TestAMacvlanIsLostWithTheDeviceBelow it, before it has heard.
+func TestAMacvlanIsLostWithTheDeviceBelow(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.k.readable = true
+		below := l.k.add(links.Link{Name: "below", Up: true, MTU: 1500})
+		l.k.set("nic1", func(n *fakeLink) { n.Kind, n.MacvlanMode, n.Lower = "macvlan", "passthru", below })
+		d := l.start()
+		l.k.mu.Lock()
+		l.k.links[below].unplugged = true
+		l.k.links[below].Carrier = false
+		l.k.mu.Unlock()
+		time.Sleep(carrierInterval)
+		synctest.Wait()
+		if g := d.group(t, "uplink"); g.Active != "nic2" {
+			t.Errorf("the group is %+v", g)
+		}
+	})
+}
+
 // loseEvent unplugs a device, and instead of that the kernel tells only that
 // events were lost.
 func (k *kernel) loseEvent(name string) {

@@ -85,4 +85,5 @@ func init() {
 	n("a released port has its promiscuity again", "adopt.go", "	e.calm(g) // before what it had itself is given back\n	if err := e.putMember(g.Bridge, g.record.Adoption, port.Ifindex); err != nil {\n		return err\n	}\n", "	if err := e.putMember(g.Bridge, g.record.Adoption, port.Ifindex); err != nil {\n		return err\n	}\n	e.calm(g)\n", "TestReleaseGivesPromiscuityBack")
 	n("a carrier that is read as lost moves the traffic", "monitor.go", "		e.lost(l.Ifindex)\n", "		_ = e.lost\n", "TestALossThatTheKernelDoesNotTell")
 	n("a carrier is asked for where it cannot be read", "monitor.go", "err == nil && !has {\n			e.look", "err == nil && has {\n			e.look", "TestALossThatTheKernelDoesNotTell")
+	n("a macvlan is lost with the device below", "monitor.go", "		has, err = e.wires.Carrier(below)\n", "		_ = below\n", "TestAMacvlanIsLostWithTheDeviceBelow")
 }

@@ -8,9 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/integration/lab"
 )
@@ -115,7 +118,7 @@ func spread(ns *lab.Namespace, device string) error {
 
 // Close removes everything.
 func (l *Lab) Close() error {
-	var errs []error
+	errs := []error{l.removePins()}
 	for _, m := range l.members {
 		errs = append(errs, m.Delete())
 	}
@@ -123,6 +126,16 @@ func (l *Lab) Close() error {
 		errs = append(errs, side.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// removePins removes what stays of wires when their daemon ends: the next namespace may
+// get this one's inode number, and would find them.
+func (l *Lab) removePins() error {
+	var st unix.Stat_t
+	if err := unix.Stat(l.Host.Bridge.Path(), &st); err != nil {
+		return err
+	}
+	return os.RemoveAll(fmt.Sprintf("/sys/fs/bpf/shunt/net-%d", st.Ino))
 }
 
 // StationMAC is the address of one of many stations: of crowd number c, station
