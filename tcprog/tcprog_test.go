@@ -101,6 +101,11 @@ func newLab(t *testing.T, attach string) *lab {
 		t.Fatalf("%s: %v: %s", add, err, out)
 	}
 	l := &lab{t: t, ns: accel.Namespace{Inode: st.Ino}}
+	t.Cleanup(func() { // wires stay, and the next namespace may get this one's number
+		if err := os.RemoveAll(pinRoot(l.ns)); err != nil {
+			t.Error(err)
+		}
+	})
 	l.d = l.newDataplane(attach)
 	t.Cleanup(func() {
 		if err := l.d.Stop(t.Context()); err != nil {
