@@ -51,6 +51,7 @@ type member struct {
 	warm   bool       // made ready, and on the wire
 	busy   bool       // is being made ready
 	away   bool       // reserved by an upgrade
+	felt   bool       // its carrier was found lost, of which the kernel may tell nothing
 	unfit  string     // why it cannot be made ready
 	tried  time.Time  // when it was last to rescue the group
 

@@ -57,16 +57,40 @@ const carrierInterval = 2 * time.Millisecond
 func (e *Engine) feel(ctx context.Context) {
 	again := time.NewTicker(carrierInterval)
 	defer again.Stop()
+	back := time.NewTicker(backInterval)
+	defer back.Stop()
 	for {
 		select {
 		case <-again.C:
+			for _, l := range e.activeLinks() {
+				e.feelFor(l)
+			}
+		case <-back.C:
+			for _, l := range e.feltLinks() {
+				e.look(l.Ifindex, l.Name)
+			}
 		case <-ctx.Done():
 			return
 		}
-		for _, l := range e.activeLinks() {
-			e.feelFor(l)
-		}
 	}
+}
+
+// backInterval is how often those are looked at that were found without a carrier. One
+// that has it back before the kernel would have told has changed nothing for it.
+const backInterval = 100 * time.Millisecond
+
+// feltLinks are those members.
+func (e *Engine) feltLinks() (felt []links.Link) {
+	for _, g := range e.all() {
+		g.mu.Lock()
+		for _, m := range g.members {
+			if m.felt {
+				felt = append(felt, m.link)
+			}
+		}
+		g.mu.Unlock()
+	}
+	return felt
 }
 
 // feelFor looks at one device: without a lock, or else as ethtool does. A macvlan has
@@ -91,7 +115,7 @@ func (e *Engine) lost(ifindex int) {
 	for _, g := range e.all() {
 		g.mu.Lock()
 		if m := g.at(ifindex); m != nil {
-			m.link.Carrier, m.link.Running = false, false
+			m.link.Carrier, m.link.Running, m.felt = false, false, true
 			e.judge(g)
 		}
 		g.mu.Unlock()
@@ -201,6 +225,7 @@ func (g *group) there(l links.Link) {
 			g.tend()
 		}
 		m.link = l
+		m.felt = m.felt && !m.carries()
 	}
 	switch {
 	case l.Ifindex == g.port.Ifindex:
@@ -241,7 +266,7 @@ func (g *group) loseMember(m *member) {
 		close(s.sourceGone)
 		g.draining = 0
 	}
-	m.link, m.warm, m.unfit = links.Link{}, false, ""
+	m.link, m.warm, m.unfit, m.felt = links.Link{}, false, "", false
 	g.tend()
 }
 

@@ -82,6 +82,27 @@ func TestALossThatTheKernelDoesNotTell(t *testing.T) {
 	}
 }
 
+// TestACarrierThatIsBackBeforeTheKernelTells: it tells of neither.
+func TestACarrierThatIsBackBeforeTheKernelTells(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.k.readable = true
+		d := l.start()
+		for _, unplugged := range []bool{true, false} {
+			l.k.mu.Lock()
+			l.k.find("nic1").unplugged = unplugged
+			l.k.settle()
+			l.k.mu.Unlock()
+			time.Sleep(carrierInterval)
+			synctest.Wait()
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if g := d.group(t, "uplink"); g.Active != "nic2" || g.State != "ready" {
+			t.Errorf("the group is %+v", g)
+		}
+	})
+}
+
 // TestAMacvlanIsLostWithTheDeviceBelow it, before it has heard.
 func TestAMacvlanIsLostWithTheDeviceBelow(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab) {

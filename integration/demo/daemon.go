@@ -38,7 +38,7 @@ func startDaemon(ns *lab.Namespace, dir string) (*daemon, error) {
 	d.cmd.Stderr = d
 	// A process group of its own: Ctrl-C is for the demo, which then stops
 	// the daemon in its turn.
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGHUP}
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	started := make(chan error, 1)
 	go ns.Do(func() error {
 		err := d.cmd.Start()
