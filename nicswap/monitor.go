@@ -50,11 +50,11 @@ func (e *Engine) hear(ctx context.Context, run watch) {
 // carrierInterval is how often the carriers of active members are looked at.
 const carrierInterval = 2 * time.Millisecond
 
-// feel looks for lost carriers, until ctx ends: what the kernel tells of them waits
+// feel looks for a lost carrier of the group's active member, until ctx ends: what the kernel tells of them waits
 // for whoever holds its lock on devices, and for NICs without a lower device it is
 // told at most once a second for all together (net/core/link_watch.c:
 // linkwatch_urgent_event).
-func (e *Engine) feel(ctx context.Context) {
+func (e *Engine) feel(ctx context.Context, g *group) {
 	again := time.NewTicker(carrierInterval)
 	defer again.Stop()
 	back := time.NewTicker(backInterval)
@@ -62,11 +62,11 @@ func (e *Engine) feel(ctx context.Context) {
 	for {
 		select {
 		case <-again.C:
-			for _, l := range e.activeLinks() {
+			if l, carries := g.activeLink(); carries {
 				e.feelFor(l)
 			}
 		case <-back.C:
-			for _, l := range e.feltLinks() {
+			for _, l := range g.feltLinks() {
 				e.look(l.Ifindex, l.Name)
 			}
 		case <-ctx.Done():
@@ -80,15 +80,13 @@ func (e *Engine) feel(ctx context.Context) {
 const backInterval = 100 * time.Millisecond
 
 // feltLinks are those members.
-func (e *Engine) feltLinks() (felt []links.Link) {
-	for _, g := range e.all() {
-		g.mu.Lock()
-		for _, m := range g.members {
-			if m.felt {
-				felt = append(felt, m.link)
-			}
+func (g *group) feltLinks() (felt []links.Link) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, m := range g.members {
+		if m.felt {
+			felt = append(felt, m.link)
 		}
-		g.mu.Unlock()
 	}
 	return felt
 }
@@ -122,16 +120,14 @@ func (e *Engine) lost(ifindex int) {
 	}
 }
 
-// activeLinks are the active members that carry traffic, as far as is known.
-func (e *Engine) activeLinks() (active []links.Link) {
-	for _, g := range e.all() {
-		g.mu.Lock()
-		if m := g.on; g.active != 0 && m != nil && m.carries() {
-			active = append(active, m.link)
-		}
-		g.mu.Unlock()
+// activeLink is the active member, if it carries traffic as far as is known.
+func (g *group) activeLink() (l links.Link, carries bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if m := g.on; g.active != 0 && m != nil {
+		return m.link, m.carries()
 	}
-	return active
+	return l, false
 }
 
 // seen is called with every event. An event says that something changed; how it

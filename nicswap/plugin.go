@@ -71,7 +71,6 @@ func (e *Engine) start(ctx context.Context) (err error) {
 		e.writeDown(g)
 		e.begin(g)
 	}
-	e.workers.Go(func() { e.feel(e.working) })
 	e.upgrades.start(newJournals(e.config.StateDir, e.namespace.Inode, e.write), e.logger)
 	policy := newPolicy(e, e.devices, e.upgrades.upgrading, e.config.Groups, e.logger)
 	e.workers.Go(func() { policy.run(e.working) })

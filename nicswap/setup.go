@@ -43,6 +43,7 @@ func (e *Engine) begin(g *group) {
 	ctx, end := context.WithCancel(e.working)
 	g.end = end
 	e.workers.Go(func() { e.keep(ctx, g) })
+	e.workers.Go(func() { e.feel(ctx, g) })
 }
 
 // tendTo makes what is missing of a group: the stable port, its wire, members on

@@ -86,5 +86,5 @@ func init() {
 	n("a carrier that is read as lost moves the traffic", "monitor.go", "		e.lost(l.Ifindex)\n", "		_ = e.lost\n", "TestALossThatTheKernelDoesNotTell")
 	n("a carrier is asked for where it cannot be read", "monitor.go", "err == nil && !has {\n			e.look", "err == nil && has {\n			e.look", "TestALossThatTheKernelDoesNotTell")
 	n("a macvlan is lost with the device below", "monitor.go", "		has, err = e.wires.Carrier(below)\n", "		_ = below\n", "TestAMacvlanIsLostWithTheDeviceBelow")
-	n("a carrier that is back is found", "monitor.go", "			for _, l := range e.feltLinks() {\n				e.look(l.Ifindex, l.Name)\n			}\n", "			_ = e.feltLinks\n", "TestACarrierThatIsBackBeforeTheKernelTells")
+	n("a carrier that is back is found", "monitor.go", "			for _, l := range g.feltLinks() {\n				e.look(l.Ifindex, l.Name)\n			}\n", "			_ = g.feltLinks\n", "TestACarrierThatIsBackBeforeTheKernelTells")
 }
