@@ -201,7 +201,10 @@ func (s *swap) prewarm(ctx context.Context) error {
 	if err := s.e.wires.PrepareFlip(s.port.Ifindex); err != nil {
 		return fmt.Errorf("prepare the flip: %w", err)
 	}
-	return errors.Join(s.probe(ctx), s.letFramesReturn(ctx))
+	if err := s.probe(ctx); err != nil {
+		return err
+	}
+	return s.letFramesReturn(ctx)
 }
 
 // floodTime is how long a frame that the outside floods may take to come back. What
