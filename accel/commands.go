@@ -153,7 +153,7 @@ func (a *app) cleanUp(ctx context.Context) (DetachV1, error) {
 		return result, err
 	}
 	var errs []error
-	for _, cleaner := range serving[Cleaner](newLifecycle(a.plugins, nil)) {
+	for _, cleaner := range serving[Cleaner](newLifecycle(a.plugins, nil).components) {
 		removed, err := cleaner.Clean(ctx, namespace)
 		result.Removed = append(result.Removed, removed...)
 		errs = append(errs, err)

@@ -11,7 +11,7 @@ import (
 // changed.
 func (a *app) examine(ctx context.Context, socket string) []Finding {
 	findings := []Finding{a.checkPrivileges(), checkKernel(), checkDaemon(ctx, socket)}
-	for _, checker := range serving[Checker](newLifecycle(a.plugins, nil)) {
+	for _, checker := range serving[Checker](newLifecycle(a.plugins, nil).components) {
 		findings = append(findings, checker.Check(ctx)...)
 	}
 	return findings

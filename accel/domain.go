@@ -328,6 +328,27 @@ type PortState struct {
 	Stations int
 }
 
+// GroupState is a stable port with its members, as it is measured.
+type GroupState struct {
+	Name, Bridge, Port string
+	// State is that of the group: "ready", "swapping", "upgrading", "degraded" or "down".
+	State string
+	// Active is the member that carries the traffic; empty if none does.
+	Active  string
+	Members []MemberState
+	// Frames are those that the wire dropped, or delivered in a drain, by reason.
+	Frames map[Reason]uint64
+}
+
+// MemberState is a member in GroupState.
+type MemberState struct {
+	Name string
+	Kind string // "physical" or "virtual"
+	// State is "active", "draining", "standby", "cold", "away", "no_carrier" or
+	// "missing".
+	State string
+}
+
 // Finding is one line of doctor.
 type Finding struct {
 	// Check names what was looked at, such as "kernel" or "tcx".

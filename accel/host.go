@@ -43,18 +43,16 @@ func (h *Host) Fail(err error) { h.fail(err) }
 // Use finds the one component that serves as T, which is usually a small
 // interface that the caller's package declares. It is called in Provision.
 func Use[T any](h *Host) (T, error) {
-	var found []T
-	for _, p := range h.peers {
-		if t, ok := p.component.(T); ok {
-			found = append(found, t)
-		}
-	}
+	found := UseAll[T](h)
 	if len(found) == 1 {
 		return found[0], nil
 	}
 	var none T
 	return none, fmt.Errorf("%d plugins serve as %v, need exactly one: see the imports of main.go", len(found), reflect.TypeFor[T]())
 }
+
+// UseAll finds every component that serves as T, which may be none.
+func UseAll[T any](h *Host) []T { return serving[T](h.peers) }
 
 // lifecycle holds the components of one run of the daemon.
 type lifecycle struct {
@@ -88,6 +86,9 @@ func (l *lifecycle) provision(ctx context.Context, base Host) error {
 		}
 		if t, ok := r.component.(Telemetry); ok {
 			l.tracers, l.meters = t.TracerProvider(), t.MeterProvider()
+			if logs := t.LogHandler(); logs != nil {
+				l.logger = slog.New(slog.NewMultiHandler(l.logger.Handler(), logs))
+			}
 		}
 	}
 	return nil
@@ -119,10 +120,10 @@ func stopAll(ctx context.Context, components []running) error {
 	return errors.Join(errs...)
 }
 
-// serving returns every component of l that serves as T.
-func serving[T any](l *lifecycle) []T {
+// serving returns every component that serves as T.
+func serving[T any](components []running) []T {
 	var found []T
-	for _, r := range l.components {
+	for _, r := range components {
 		if t, ok := r.component.(T); ok {
 			found = append(found, t)
 		}

@@ -2,6 +2,7 @@ package accel
 
 import (
 	"context"
+	"log/slog"
 
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
@@ -55,6 +56,15 @@ type Checker interface {
 type Telemetry interface {
 	TracerProvider() trace.TracerProvider
 	MeterProvider() metric.MeterProvider
+	// LogHandler takes what those components and the host log too, beside stderr;
+	// nil where logs go nowhere else.
+	LogHandler() slog.Handler
+}
+
+// GroupSource knows the stable ports; nicswap serves it.
+type GroupSource interface {
+	// GroupStates returns every group in the order of their names.
+	GroupStates() []GroupState
 }
 
 // Keeper knows what stays in the kernel when the daemon ends, because traffic

@@ -18,11 +18,11 @@ type view struct {
 
 // newView finds the sources among the components.
 func newView(l *lifecycle) (view, error) {
-	sources := serving[BridgeSource](l)
+	sources := serving[BridgeSource](l.components)
 	if len(sources) != 1 {
 		return view{}, fmt.Errorf("%d plugins know bridges, need exactly one: see the imports of main.go", len(sources))
 	}
-	return view{sources[0], serving[CounterSource](l), serving[Explainer](l), serving[Router](l), serving[Keeper](l)}, nil
+	return view{sources[0], serving[CounterSource](l.components), serving[Explainer](l.components), serving[Router](l.components), serving[Keeper](l.components)}, nil
 }
 
 // kept is what every component leaves in the kernel.

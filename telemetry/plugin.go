@@ -56,6 +56,9 @@ func (e *Exporter) TracerProvider() trace.TracerProvider { return e.tracers }
 // MeterProvider is for after Provision.
 func (e *Exporter) MeterProvider() metric.MeterProvider { return e.meters }
 
+// LogHandler is for after Provision.
+func (e *Exporter) LogHandler() slog.Handler { return nil }
+
 // Provision reads the environment. Nothing is sent before there is something to
 // send, so a collector need not be there.
 func (e *Exporter) Provision(ctx context.Context, h *accel.Host) error {
