@@ -30,6 +30,8 @@ type Engine struct {
 	open      func() (devices, announcer, error)
 	devices   devices
 	sender    announcer
+	pulse     pulse // of the look at carriers
+	tellLate  sync.Once
 	write     func(path string, content []byte) error
 	floodTime time.Duration // between PrepareFlip and the flip: see letFramesReturn
 	store     store

@@ -775,7 +775,7 @@ func inLab(t *testing.T, test func(*testing.T, *lab)) {
 // make makes a daemon that is not started yet.
 func (l *lab) make() *life {
 	e, h := newEngine(), &hand{k: l.k, plain: make(map[int]bool)}
-	e.floodTime = l.floodTime
+	e.floodTime, e.pulse = l.floodTime, tick
 	spans := tracetest.NewInMemoryExporter()
 	e.logger = slog.New(slog.NewTextHandler(testWriter{l.t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	e.tracer = sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans)).Tracer("nicswap")
@@ -875,3 +875,17 @@ var (
 	_ Bridges   = (*hand)(nil)
 	_ announcer = fakeSender{}
 )
+
+// tick is a pulse in the lab's time.
+func tick(ctx context.Context, every time.Duration, do func(), _ func(error)) {
+	again := time.NewTicker(every)
+	defer again.Stop()
+	for {
+		select {
+		case <-again.C:
+			do()
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -50,22 +50,30 @@ func (e *Engine) hear(ctx context.Context, run watch) {
 // carrierInterval is how often the carriers of active members are looked at.
 const carrierInterval = 2 * time.Millisecond
 
-// feel looks for a lost carrier of the group's active member, until ctx ends: what the kernel tells of them waits
-// for whoever holds its lock on devices, and for NICs without a lower device it is
-// told at most once a second for all together (net/core/link_watch.c:
+// feel looks whether the group's active member has lost its carrier: what the kernel
+// tells of it waits for whoever holds its lock on devices, and for NICs without a lower
+// device it is told at most once a second for all together (net/core/link_watch.c:
 // linkwatch_urgent_event).
-func (e *Engine) feel(ctx context.Context, g *group) {
-	again := time.NewTicker(carrierInterval)
+func (e *Engine) feel(g *group) {
+	if l, carries := g.activeLink(); carries {
+		e.feelFor(l)
+	}
+}
+
+// lateWatch tells that a failover hangs on how busy the host is.
+func (e *Engine) lateWatch(err error) {
+	e.tellLate.Do(func() {
+		e.logger.Warn("the carriers of members may be looked at late while the host is busy: give shunt CAP_SYS_NICE", "error", err)
+	})
+}
+
+// feelBack looks, until ctx ends, at members that were found without a carrier.
+func (e *Engine) feelBack(ctx context.Context, g *group) {
+	again := time.NewTicker(backInterval)
 	defer again.Stop()
-	back := time.NewTicker(backInterval)
-	defer back.Stop()
 	for {
 		select {
 		case <-again.C:
-			if l, carries := g.activeLink(); carries {
-				e.feelFor(l)
-			}
-		case <-back.C:
 			for _, l := range g.feltLinks() {
 				e.look(l.Ifindex, l.Name)
 			}

@@ -25,7 +25,7 @@ var (
 )
 
 func newEngine() *Engine {
-	e := &Engine{open: openHost, write: writeFile, floodTime: floodTime, claims: make(map[string]string)}
+	e := &Engine{open: openHost, write: writeFile, pulse: realtime, floodTime: floodTime, claims: make(map[string]string)}
 	e.upgrades = newUpgrader(e, e.events.tell)
 	return e
 }

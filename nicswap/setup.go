@@ -43,7 +43,8 @@ func (e *Engine) begin(g *group) {
 	ctx, end := context.WithCancel(e.working)
 	g.end = end
 	e.workers.Go(func() { e.keep(ctx, g) })
-	e.workers.Go(func() { e.feel(ctx, g) })
+	e.workers.Go(func() { e.pulse(ctx, carrierInterval, func() { e.feel(g) }, e.lateWatch) })
+	e.workers.Go(func() { e.feelBack(ctx, g) })
 }
 
 // tendTo makes what is missing of a group: the stable port, its wire, members on
