@@ -16,9 +16,9 @@ import (
 // bond in active-backup mode does. One table; nothing is asserted on the times.
 func TestCarrierLossBesideABond(t *testing.T) {
 	pace := lab.Pace{PerSecond: 1_000, Gentle: true} // an emulated machine
-	table := "\n" + fmt.Sprintf("%-18s %v\n", "shunt", measureShunt(t, pace))
+	table := fmt.Sprintf("\nshunt: %v", measureShunt(t, pace))
 	for _, miimon := range []int{1, 100} {
-		table += fmt.Sprintf("%-18s %v\n", fmt.Sprintf("bond, miimon %d", miimon), measureBond(t, miimon, pace))
+		table += fmt.Sprintf("bond, miimon %d: %v", miimon, measureBond(t, miimon, pace))
 	}
 	t.Log(table)
 }

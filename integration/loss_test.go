@@ -25,14 +25,23 @@ func TestCarrierLossMovesToAStandby(t *testing.T) {
 }
 
 // lossTimes are how long it took from the loss of carrier to the first frame by the
-// standby, and how long no frame came into the bridge.
-type lossTimes struct{ out, in []time.Duration }
+// standby, how long no frame came into the bridge, and how much was lost each way: for
+// how long the pace sends as much. The first two have in them how long the lab's own
+// senders and receivers waited for a CPU.
+type lossTimes struct{ out, in, lostOut, lostIn []time.Duration }
 
 func (l lossTimes) String() string {
-	outMedian, outLate := quantiles(l.out)
-	inMedian, inLate := quantiles(l.in)
-	return fmt.Sprintf("%d times; to the first frame on the standby p50 %8.2f ms, p99 %8.2f ms; without a frame into the bridge p50 %8.2f ms, p99 %8.2f ms",
-		len(l.out), milliseconds(outMedian), milliseconds(outLate), milliseconds(inMedian), milliseconds(inLate))
+	text := fmt.Sprintf("%d losses, in ms     %8s %8s", len(l.out), "p50", "p99")
+	for _, row := range []struct {
+		name  string
+		times []time.Duration
+	}{
+		{"first frame out", l.out}, {"without a frame in", l.in}, {"lost out", l.lostOut}, {"lost in", l.lostIn},
+	} {
+		median, late := quantiles(row.times)
+		text += fmt.Sprintf("\n  %-20s %8.2f %8.2f", row.name, milliseconds(median), milliseconds(late))
+	}
+	return text + "\n"
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
@@ -54,10 +63,16 @@ func (x *swapRig) loseCarriers(pace lab.Pace, active string, restored func(activ
 	x.t.Helper()
 	far := x.farMeters("m1", "m2")
 	traffic := x.trafficAt(pace)
+	var allOut, allIn uint64 // that were lost
 	for range *tries {
 		next := map[string]string{"m1": "m2", "m2": "m1"}[active]
 		out, in := x.afterLoss(traffic, x.l.Member(active), far[next])
 		times.out, times.in = append(times.out, out), append(times.in, in)
+		lostOut, lostIn, err := traffic.Lost()
+		x.must(err)
+		times.lostOut = append(times.lostOut, pace.Time(lostOut-allOut))
+		times.lostIn = append(times.lostIn, pace.Time(lostIn-allIn))
+		allOut, allIn = lostOut, lostIn
 		x.must(x.l.Member(active).SetCarrier(true))
 		restored(next, active)
 		active = next

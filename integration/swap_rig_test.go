@@ -342,5 +342,5 @@ func quantiles(times []time.Duration) (median, p99 time.Duration) {
 		return 0, 0
 	}
 	sorted := slices.Sorted(slices.Values(times))
-	return sorted[len(sorted)/2], sorted[len(sorted)*99/100]
+	return sorted[len(sorted)/2], sorted[(len(sorted)*99+99)/100-1]
 }

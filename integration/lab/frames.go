@@ -278,6 +278,11 @@ type Pace struct {
 	Gentle bool
 }
 
+// Time is how long the pace takes for so many frames.
+func (p Pace) Time(frames uint64) time.Duration {
+	return time.Duration(frames) * time.Second / time.Duration(p.PerSecond)
+}
+
 // Sender sends the frames of a stream, each with the next sequence number.
 type Sender struct {
 	Wire  Wire
