@@ -430,7 +430,7 @@ type tracing struct {
 	tracers trace.TracerProvider
 }
 
-func (f tracing) LogHandler() slog.Handler { return nil }
+func (f tracing) LogHandler() slog.Handler             { return nil }
 func (f tracing) TracerProvider() trace.TracerProvider { return f.tracers }
 func (f tracing) MeterProvider() metric.MeterProvider  { return metricnoop.NewMeterProvider() }
 
