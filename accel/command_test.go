@@ -310,7 +310,7 @@ func TestBypassIsRed(t *testing.T) {
 	bridges := []BridgeV1{{Name: "br0", Netfilter: netfilterBypass}, {Name: "br1", Netfilter: netfilterRespect}}
 	for colour, want := range map[bool]string{true: "    \x1b[31m" + line + "\x1b[0m\n", false: "    " + line + "\n"} {
 		var out strings.Builder
-		if err := (Screen{&out, colour}).status(StatusV1{Ready: true, Bridges: bridges}); err != nil {
+		if err := (Screen{Writer: &out, colour: colour}).status(StatusV1{Ready: true, Bridges: bridges}); err != nil {
 			t.Fatal(err)
 		}
 		if strings.Count(out.String(), want) != 1 {

@@ -1,6 +1,7 @@
 package accel
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,24 +12,48 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Screen writes for people: aligned tables, and sentences that fit 80 columns.
+// Screen writes for people: aligned tables, and sentences, that fit its columns.
 type Screen struct {
 	io.Writer
-	colour bool
+	colour  bool
+	columns int // 0 is screenWidth
 }
 
-const screenWidth = 80
+// screenWidth is how wide a screen is that is no terminal. Sentences that are
+// wider than longestLine are hard to read, and below narrowest nothing fits.
+const (
+	screenWidth = 80
+	longestLine = 120
+	narrowest   = 40
+)
 
-// NewScreen uses colour only where it is welcome.
+// NewScreen is as wide as the terminal that w is, and uses colour only where it is
+// welcome.
 func NewScreen(w io.Writer) Screen {
 	f, ok := w.(*os.File)
-	return Screen{w, ok && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(f)}
+	if !ok || !IsTerminal(f) {
+		return Screen{Writer: w}
+	}
+	s := Screen{Writer: w, colour: os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
+		s.columns = max(int(size.Col), narrowest)
+	}
+	return s
 }
 
-func isTerminal(f *os.File) bool {
+// IsTerminal says whether people look at f.
+func IsTerminal(f *os.File) bool {
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
 }
+
+// To is a screen like this one that writes elsewhere, in so many columns.
+func (s Screen) To(w io.Writer, columns int) Screen {
+	return Screen{w, s.colour, max(columns, narrowest)}
+}
+
+// Columns is how wide the screen is.
+func (s Screen) Columns() int { return cmp.Or(s.columns, screenWidth) }
 
 // Colour is an SGR parameter.
 type Colour string
@@ -50,7 +75,8 @@ func (s Screen) Paint(colour Colour, text string) string {
 }
 
 // Table is aligned when it is written. A heading that begins with ">" has its
-// column aligned to the right.
+// column aligned to the right. The last columns of a table that is too wide for the
+// screen stand in a line below each row, with their headings.
 type Table struct {
 	Headings []string
 	Rows     []Row
@@ -69,6 +95,7 @@ type Row struct {
 
 // Table writes a table.
 func (s Screen) Table(t Table) error {
+	t = t.folded(s.Columns())
 	widths := t.widths()
 	var b strings.Builder
 	s.line(&b, t, Row{Cells: t.Headings}, widths)
@@ -78,11 +105,35 @@ func (s Screen) Table(t Table) error {
 			fmt.Fprintf(&b, "    %s\n", s.Paint(Red, r.Alarm))
 		}
 		for _, note := range r.Notes {
-			WriteNote(&b, note)
+			s.note(&b, note)
 		}
 	}
 	_, err := io.WriteString(s, b.String())
 	return err
+}
+
+// folded moves the columns that do not fit into notes.
+func (t Table) folded(columns int) Table {
+	fits, end := 0, -2
+	for _, width := range t.widths() {
+		if end += 2 + width; end > columns {
+			break
+		}
+		fits++
+	}
+	if fits = max(fits, 1); fits == len(t.Headings) {
+		return t
+	}
+	folded := Table{Headings: t.Headings[:fits]}
+	for _, r := range t.Rows {
+		var rest []string
+		for i, cell := range r.Cells[fits:] {
+			rest = append(rest, strings.ToLower(strings.TrimPrefix(t.Headings[fits+i], ">"))+" "+cell)
+		}
+		r.Cells, r.Notes = r.Cells[:fits], append([]string{strings.Join(rest, ", ")}, r.Notes...)
+		folded.Rows = append(folded.Rows, r)
+	}
+	return folded
 }
 
 func (t Table) widths() []int {
@@ -116,24 +167,28 @@ func (s Screen) line(b *strings.Builder, t Table, r Row, widths []int) {
 	b.WriteByte('\n')
 }
 
-// WriteNote writes a sentence as it stands under a row: indented, and wrapped.
+// WriteNote writes a sentence as it stands under a row: indented, and wrapped at
+// the width of w, if that is a Screen.
 func WriteNote(w io.Writer, text string) error {
+	s, _ := w.(Screen)
 	var b strings.Builder
-	writeBehind(&b, "    ", "      ", text)
+	s.note(&b, text)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// writeBehind writes a sentence in lines that fit the screen, behind what the
-// first and each further line begin with.
-func writeBehind(b *strings.Builder, first, further, text string) {
-	length := 0
+func (s Screen) note(b *strings.Builder, text string) { s.behind(b, "    ", "      ", text) }
+
+// behind writes a sentence in lines that fit the screen, behind what the first and
+// each further line begin with.
+func (s Screen) behind(b *strings.Builder, first, further, text string) {
+	length, end := 0, min(s.Columns(), longestLine)
 	for word := range strings.FieldsSeq(text) {
 		switch {
 		case length == 0:
 			b.WriteString(first)
 			length = len(first)
-		case length+1+utf8.RuneCountInString(word) > screenWidth:
+		case length+1+utf8.RuneCountInString(word) > end:
 			b.WriteString("\n" + further)
 			length = len(further)
 		default:

@@ -173,14 +173,14 @@ func (s Screen) explanation(e ExplainV1) error {
 		{"action", dash(e.Action)},
 	} {
 		label := fmt.Sprintf("    %-11s  ", line[0])
-		writeBehind(&b, label, strings.Repeat(" ", len(label)), line[1])
+		s.behind(&b, label, strings.Repeat(" ", len(label)), line[1])
 	}
 	if e.WhyPort != "" && !strings.HasSuffix(e.WhyPort, e.Text) {
-		WriteNote(&b, "port "+e.WhyPort)
+		s.note(&b, "port "+e.WhyPort)
 	}
 	if e.Advice != "" {
 		b.WriteString("what would change it:\n")
-		WriteNote(&b, e.Advice)
+		s.note(&b, e.Advice)
 	}
 	_, err := s.Write([]byte(b.String()))
 	return err
@@ -194,7 +194,7 @@ func (s Screen) verdict(e ExplainV1) string {
 		text = fmt.Sprintf("%s: %s: %s", e.Verdict, e.Reason, e.Text)
 	}
 	var b strings.Builder
-	writeBehind(&b, "", "  ", text)
+	s.behind(&b, "", "  ", text)
 	return s.Paint(pathColour(fast), e.Verdict) + strings.TrimPrefix(b.String(), e.Verdict)
 }
 
@@ -223,7 +223,7 @@ func (s Screen) switched(bridges []BridgeV1) error {
 		fmt.Fprintf(&b, "%s: %s\n", bridge.Name, onOff(bridge.On))
 		if bridge.On && !bridge.Eligible {
 			for _, note := range explainReason("still on the slow path", bridge.Text, bridge.Advice) {
-				WriteNote(&b, note)
+				s.note(&b, note)
 			}
 		}
 	}
@@ -240,10 +240,10 @@ func (s Screen) detached(d DetachV1) error {
 		fmt.Fprintln(&b, "no daemon runs, and nothing of shunt is in this network namespace")
 	}
 	for _, what := range d.Removed {
-		writeBehind(&b, "", "  ", "removed "+what)
+		s.behind(&b, "", "  ", "removed "+what)
 	}
 	for _, what := range d.Kept {
-		writeBehind(&b, "", "  ", "kept: "+what)
+		s.behind(&b, "", "  ", "kept: "+what)
 	}
 	_, err := s.Write([]byte(b.String()))
 	return err
@@ -255,9 +255,9 @@ func (s Screen) findings(findings []Finding) error {
 	var b strings.Builder
 	for _, f := range findings {
 		fmt.Fprintf(&b, "%s %s\n", s.Paint(levelColours[f.Level], fmt.Sprintf("%-4s", f.Level)), f.Check)
-		WriteNote(&b, f.Text)
+		s.note(&b, f.Text)
 		if f.Advice != "" {
-			WriteNote(&b, "advice: "+f.Advice)
+			s.note(&b, "advice: "+f.Advice)
 		}
 	}
 	_, err := s.Write([]byte(b.String()))

@@ -222,37 +222,56 @@ var stateColours = map[string]accel.Colour{
 	memberActive: accel.Green, memberStandby: accel.Green, memberNoCarrier: accel.Yellow, memberMissing: accel.Yellow,
 }
 
-// showGroups shows a row for every member; the group stands in its first.
+// showGroups shows a row for every group, and one for each member below it.
 func showGroups(s accel.Screen, groups []GroupV1) error {
-	t := accel.Table{Headings: []string{"GROUP", "BRIDGE", "STATE", "MEMBER", "KIND", "MEMBER IS", ">MTU"}}
+	t := accel.Table{Headings: []string{"GROUP", "BRIDGE", "STATE", "KIND", ">MTU"}}
 	for _, g := range groups {
-		rows := groupRows(g)
-		last := &rows[len(rows)-1]
-		if g.Why != "" {
-			last.Notes = append(last.Notes, g.Why)
+		t.Rows = append(t.Rows, accel.Row{
+			Cells: []string{g.Group, g.Bridge, g.State, "-", "-"}, Colours: map[int]accel.Colour{2: stateColours[g.State]},
+		})
+		for _, m := range g.Members {
+			t.Rows = append(t.Rows, memberRow(m))
 		}
-		if len(g.Dropped) > 0 {
-			last.Notes = append(last.Notes, "dropped: "+reasonCounts(g.Dropped))
-		}
-		t.Rows = append(t.Rows, rows...)
+		last := &t.Rows[len(t.Rows)-1]
+		last.Notes = groupNotes(g)
 	}
 	return s.Table(t)
 }
 
-func groupRows(g GroupV1) (rows []accel.Row) {
-	first := []string{g.Group, g.Bridge, g.State}
-	if len(g.Members) == 0 {
-		return []accel.Row{{Cells: append(first, "-", "-", "-", "-"), Colours: map[int]accel.Colour{2: stateColours[g.State]}}}
+func memberRow(m MemberV1) accel.Row {
+	mtu := fmt.Sprint(m.MTU)
+	if m.State == memberMissing {
+		mtu = "-"
 	}
-	for i, m := range g.Members {
-		row := accel.Row{Cells: append(first, m.Member, memberKind(m), m.State, fmt.Sprint(m.MTU)), Colours: map[int]accel.Colour{5: stateColours[m.State]}}
-		if i == 0 {
-			row.Colours[2] = stateColours[g.State]
+	return accel.Row{Cells: []string{"  " + m.Member, "", m.State, memberKind(m), mtu}, Colours: map[int]accel.Colour{2: stateColours[m.State]}}
+}
+
+// groupNotes say what is not in the table.
+func groupNotes(g GroupV1) (notes []string) {
+	if g.Why != "" {
+		notes = append(notes, g.Why)
+	}
+	if g.Adopted {
+		notes = append(notes, fmt.Sprintf("adopted: \"shunt release %s\" puts the active member into the bridge again", g.Group))
+	}
+	if g.Drained > 0 {
+		notes = append(notes, fmt.Sprintf("drained: %s frames were delivered from members that were left", accel.FormatFrames(g.Drained)))
+	}
+	return append(notes, droppedNotes(g.Dropped)...)
+}
+
+// droppedNotes say what the wire dropped, and why.
+func droppedNotes(dropped map[string]uint64) (notes []string) {
+	for _, name := range slices.Sorted(maps.Keys(dropped)) {
+		note := fmt.Sprintf("dropped: %s frames, %s", accel.FormatFrames(dropped[name]), name)
+		for _, reason := range accel.Reasons() {
+			if reason.String() == name {
+				note += ": " + reason.Text()
+			}
 		}
-		rows = append(rows, row)
-		first = []string{"", "", ""}
+		notes = append(notes, note)
 	}
-	return rows
+	return notes
 }
 
 func memberKind(m MemberV1) string {
@@ -267,15 +286,6 @@ func memberKind(m MemberV1) string {
 	return m.Kind
 }
 
-// reasonCounts lists numbers of frames by their reasons.
-func reasonCounts(counts map[string]uint64) string {
-	var list []string
-	for _, reason := range slices.Sorted(maps.Keys(counts)) {
-		list = append(list, fmt.Sprintf("%s %s", accel.FormatFrames(counts[reason]), reason))
-	}
-	return strings.Join(list, ", ")
-}
-
 func resultColour(result string) accel.Colour {
 	switch result {
 	case resultDone, resultPlanned, resultRunning:
@@ -287,13 +297,13 @@ func resultColour(result string) accel.Colour {
 }
 
 func showSwaps(s accel.Screen, swaps []SwapV1) error {
-	t := accel.Table{Headings: []string{"BEGAN", "GROUP", "FROM", "TO", "CAUSE", "RESULT", ">FLIP"}}
+	t := accel.Table{Headings: []string{"BEGAN", "GROUP", "FROM", "TO", "RESULT", "CAUSE", ">FLIP"}}
 	for _, v := range swaps {
 		row := accel.Row{
 			Cells: []string{
-				v.Began.Local().Format("15:04:05"), v.Group, orElse(v.From, "-"), orElse(v.To, "-"), v.Cause, v.Result, flipTime(v.FlipNS),
+				v.Began.Local().Format("Jan _2 15:04:05"), v.Group, orElse(v.From, "-"), orElse(v.To, "-"), v.Result, v.Cause, flipTime(v.FlipNS),
 			},
-			Colours: map[int]accel.Colour{5: resultColour(v.Result)},
+			Colours: map[int]accel.Colour{4: resultColour(v.Result)},
 			Notes:   swapNotes(v),
 		}
 		t.Rows = append(t.Rows, row)
@@ -316,10 +326,7 @@ func swapNotes(v SwapV1) (notes []string) {
 	if v.Why != "" {
 		notes = append(notes, "why: "+v.Why)
 	}
-	if len(v.Dropped) > 0 {
-		notes = append(notes, "dropped: "+reasonCounts(v.Dropped))
-	}
-	return notes
+	return append(notes, droppedNotes(v.Dropped)...)
 }
 
 // showSwapped tells how the swaps of one request went.
@@ -340,8 +347,8 @@ func showSwapped(s accel.Screen, swaps []SwapV1) error {
 		if v.Result == resultDone {
 			fmt.Fprintf(s, "    flip %s, %d entries untouched, %d frames announced, %d drained\n", flipTime(v.FlipNS), v.Stations, v.Announced, v.Drained)
 		}
-		if len(v.Dropped) > 0 {
-			accel.WriteNote(s, "dropped: "+reasonCounts(v.Dropped))
+		for _, note := range droppedNotes(v.Dropped) {
+			accel.WriteNote(s, note)
 		}
 		if v.TraceID != "" {
 			fmt.Fprintf(s, "    trace %s\n", v.TraceID)

@@ -88,13 +88,17 @@ func TestGroupsCommand(t *testing.T) {
 		t.Errorf("asked %q: %v", d.asked, err)
 	}
 	wantLines(t, out, `
-GROUP   BRIDGE  STATE     MEMBER  KIND     MEMBER IS   MTU
-uplink  br0     degraded  eth0    ixgbe    active     1500
-                          eth1    macvlan  cold       1500
-                          eth2    -        missing       0
+GROUP   BRIDGE  STATE     KIND      MTU
+uplink  br0     degraded  -           -
+  eth0          active    ixgbe    1500
+  eth1          cold      macvlan  1500
+  eth2          missing   -           -
     eth2 is not there; eth1 has addresses of this host, which would answer no
       more: remove them
-    dropped: 2 doubled, 12.3k standby
+    dropped: 2 frames, doubled: the new member has delivered for these stations:
+      what the old one brings was dropped, it would come twice
+    dropped: 12.3k frames, standby: it arrived on a member that does not carry
+      the group, and was dropped
 `)
 	out, _, err = d.run("groups", "-j")
 	if err != nil || !strings.HasPrefix(out, `[{"group":"uplink","bridge":"br0"`) {
@@ -113,10 +117,10 @@ func TestSwapsCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantLines(t, out, `
-BEGAN     GROUP   FROM  TO    CAUSE    RESULT    FLIP
-03:04:05  uplink  eth0  eth1  loss     done    1.2 us
+BEGAN            GROUP   FROM  TO    RESULT  CAUSE      FLIP
+Jan  2 03:04:05  uplink  eth0  eth1  done    loss     1.2 us
     why: eth0 has lost its carrier
-03:04:05  uplink  -     eth0  request  failed       -
+Jan  2 03:04:05  uplink  -     eth0  failed  request       -
     check: eth0 is not there
 `)
 }
