@@ -88,6 +88,7 @@ func (a *api) routes() http.Handler {
 	mux.HandleFunc("GET /v1/ports", answer(a, view.ports))
 	mux.HandleFunc("GET /v1/fdb", answer(a, view.fdb))
 	mux.HandleFunc("GET /v1/reasons", answer(a, view.reasons))
+	mux.HandleFunc("GET /v1/snapshot", a.getSnapshot)
 	mux.HandleFunc("GET /v1/explain", a.getExplain)
 	mux.HandleFunc("POST /v1/on", a.changing(a.postSwitch(true)))
 	mux.HandleFunc("POST /v1/off", a.changing(a.postSwitch(false)))
@@ -223,6 +224,15 @@ func (a *api) getStatus(w http.ResponseWriter, r *http.Request) {
 		err = nil
 	}
 	a.reply(w, status, err)
+}
+
+// getSnapshot answers like status, ports and reasons at once.
+func (a *api) getSnapshot(w http.ResponseWriter, r *http.Request) {
+	snapshot, err := using(a, func() (SnapshotV1, error) { return a.view.snapshot(r.URL.Query().Get("bridge")) })
+	bridges := snapshot.Status.Bridges
+	snapshot.Status = a.status
+	snapshot.Status.Ready, snapshot.Status.Bridges = true, bridges
+	a.reply(w, snapshot, err)
 }
 
 func (a *api) getExplain(w http.ResponseWriter, r *http.Request) {

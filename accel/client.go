@@ -66,6 +66,12 @@ func (c *Client) Reasons(ctx context.Context, bridge string) (r []ReasonV1, err 
 	return r, c.get(ctx, "/v1/reasons", bridge, &r)
 }
 
+// Snapshot asks for the status, the ports and the reasons of the bridge of that
+// name, or of all with "", at one moment.
+func (c *Client) Snapshot(ctx context.Context, bridge string) (s SnapshotV1, err error) {
+	return s, c.get(ctx, "/v1/snapshot", bridge, &s)
+}
+
 // Explain asks what would become of a frame: in is the port where it arrives,
 // src and dst are its addresses, or frame is all of it, in hexadecimal, from the
 // destination address on and without its tag. vlan is the VID of its tag, and
@@ -103,7 +109,8 @@ func (c *Client) get(ctx context.Context, path, bridge string, result any) error
 }
 
 // Do sends one request, such as POST /v1/swap, with body as JSON unless it is nil,
-// and reads the answer into result, unless that is nil. It waits until ctx ends.
+// and reads the answer into result, unless that is nil. It waits until ctx ends. What
+// the daemon refuses is a *StatusError.
 func (c *Client) Do(ctx context.Context, method, path string, body, result any) error {
 	response, err := c.ask(ctx, method, path, body)
 	if err != nil {
@@ -182,7 +189,7 @@ func (c *Client) ask(ctx context.Context, method, path string, body any) (*http.
 	if err != nil {
 		return nil, c.explain(err)
 	}
-	return nil, refusal(response.Status, answer)
+	return nil, refusal(response, answer)
 }
 
 func newRequest(ctx context.Context, method, path string, body any) (*http.Request, error) {
@@ -197,13 +204,14 @@ func newRequest(ctx context.Context, method, path string, body any) (*http.Reque
 	return http.NewRequestWithContext(ctx, method, "http://shunt"+path, text)
 }
 
-// refusal is the daemon's own sentence, or what can be said without one.
-func refusal(status string, answer []byte) error {
+// refusal is a *StatusError with the daemon's own sentence, or what can be said
+// without one.
+func refusal(response *http.Response, answer []byte) error {
 	var e ErrorV1
 	if json.Unmarshal(answer, &e) == nil && e.Error != "" {
-		return errors.New(e.Error)
+		return &StatusError{response.StatusCode, e.Error}
 	}
-	return fmt.Errorf("the daemon answers %q: see its log", strings.TrimSpace(status))
+	return Statusf(response.StatusCode, "the daemon answers %q: see its log", strings.TrimSpace(response.Status))
 }
 
 // foreign is an answer that is not JSON.

@@ -39,7 +39,7 @@ type Route struct {
 	Stream func(r *http.Request, send func(any) error) error
 }
 
-// StatusError is an error that a client is to be told with this HTTP status.
+// StatusError is an error that a client is to be told with this HTTP status, or was.
 type StatusError struct {
 	Status int
 	Text   string

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // view reads the components for the control API.
@@ -241,4 +243,19 @@ func rank(sum map[Reason]Count, bridge string) []ReasonV1 {
 		return cmp.Or(cmp.Compare(b.Frames, a.Frames), cmp.Compare(a.Reason, b.Reason))
 	})
 	return ranked
+}
+
+// snapshot reads all that is counted of the bridge of that name, or of all. Who
+// answers adds what is not the components'.
+func (v view) snapshot(name string) (s SnapshotV1, err error) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return s, fmt.Errorf("read the clock: %w", err)
+	}
+	s.TimeNS = now.Nano()
+	var errs [3]error
+	s.Status.Bridges, errs[0] = v.status(name)
+	s.Ports, errs[1] = v.ports(name)
+	s.Reasons, errs[2] = v.reasons(name)
+	return s, cmp.Or(errs[0], errs[1], errs[2])
 }

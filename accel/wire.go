@@ -112,6 +112,17 @@ type ReasonV1 struct {
 	Advice string `json:"advice,omitempty"`
 }
 
+// SnapshotV1 answers GET /v1/snapshot: what the data plane has counted at one
+// moment. Two of them make rates.
+type SnapshotV1 struct {
+	// TimeNS is the daemon's own clock (CLOCK_MONOTONIC), in nanoseconds, when the
+	// counters were read.
+	TimeNS  int64      `json:"time_ns"`
+	Status  StatusV1   `json:"status"`
+	Ports   []PortV1   `json:"ports"`
+	Reasons []ReasonV1 `json:"reasons"`
+}
+
 // ExplainV1 answers GET /v1/explain: what the data plane would do with a frame.
 type ExplainV1 struct {
 	// Verdict is "fast" or "slow".
