@@ -286,7 +286,7 @@ func TestNumbers(t *testing.T) {
 		{0, 0, "-"}, {0, 5, "0.0 %"}, {1, 1, "100.0 %"}, {999_999, 1_000_000, "99.9 %"}, {1, 100_000, "<0.1 %"},
 		{1<<63 - 1, 1 << 63, "99.9 %"}, {1, 3, "33.3 %"}, {2, 3, "66.6 %"},
 	} {
-		if got := share(c.part, c.whole); got != c.want {
+		if got := FormatShare(c.part, c.whole); got != c.want {
 			t.Errorf("%d of %d: got %s, want %s", c.part, c.whole, got, c.want)
 		}
 	}

@@ -20,10 +20,10 @@ import (
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		a.runCommand(),
-		readCommand("status", "Show the bridges, and why one takes the slow path", (*Client).Status, Screen.status),
-		readCommand("ports", "Show the ports of the bridges", (*Client).Ports, Screen.ports),
-		readCommand("fdb", "Show the stations that shunt knows", (*Client).FDB, Screen.fdb),
-		readCommand("reasons", "Show what became of the frames, ranked", (*Client).Reasons, Screen.reasons),
+		readCommand("status", "Show the bridges, and why one takes the slow path", "FAST and SLOW are frames of all ports, SHARE is the part of them that was fast.", (*Client).Status, Screen.status),
+		readCommand("ports", "Show the ports of the bridges", "FAST and SLOW are frames that arrived on the port.", (*Client).Ports, Screen.ports),
+		readCommand("fdb", "Show the stations that shunt knows", "A station that is not ACTIVE waits to be verified, and takes the slow path.", (*Client).FDB, Screen.fdb),
+		readCommand("reasons", "Show what became of the frames, ranked", "BYTES have the Ethernet headers in them.", (*Client).Reasons, Screen.reasons),
 		explainCommand(),
 		switchCommand("on", "Switch the fast path on", true),
 		switchCommand("off", "Switch the fast path off: every frame takes the bridge", false),
@@ -37,11 +37,12 @@ func addBridge(cmd *cobra.Command, bridge *string) {
 	cmd.Flags().StringVar(bridge, "bridge", "", "only this `bridge`")
 }
 
-// readCommand makes a command that asks the daemon one thing and shows it.
-func readCommand[T any](name, short string, ask func(*Client, context.Context, string) (T, error), show func(Screen, T) error) *cobra.Command {
+// readCommand makes a command that asks the daemon one thing and shows it. columns
+// says what the names of the columns do not.
+func readCommand[T any](name, short, columns string, ask func(*Client, context.Context, string) (T, error), show func(Screen, T) error) *cobra.Command {
 	var f ClientFlags
 	var bridge string
-	cmd := &cobra.Command{Use: name, Short: short}
+	cmd := &cobra.Command{Use: name, Short: short, Long: short + ".\n\n" + columns}
 	f.Add(cmd)
 	addBridge(cmd, &bridge)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

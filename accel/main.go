@@ -94,8 +94,9 @@ func (a *app) main(ctx context.Context, args []string) int {
 	if err == nil {
 		return exitOK
 	}
+	complaints := NewScreen(a.stderr)
 	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintf(a.stderr, "shunt: %s\n", strings.TrimSuffix(line, "\n"))
+		complaints.complain("shunt: ", strings.TrimSuffix(line, "\n"))
 	}
 	var usage *UsageError
 	if errors.As(err, &usage) {

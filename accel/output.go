@@ -16,7 +16,7 @@ import (
 type Screen struct {
 	io.Writer
 	colour  bool
-	columns int // 0 is screenWidth
+	columns int // 0 where that is not known, as it is not of a file
 }
 
 // screenWidth is how wide a screen is that is no terminal. Sentences that are
@@ -201,6 +201,18 @@ func (s Screen) behind(b *strings.Builder, first, further, text string) {
 	b.WriteByte('\n')
 }
 
+// complain writes an error: a line for a program that reads it, and what fits for
+// people at a terminal.
+func (s Screen) complain(who, text string) {
+	var b strings.Builder
+	if s.columns == 0 {
+		b.WriteString(who + text + "\n")
+	} else {
+		s.behind(&b, who, "  ", text)
+	}
+	io.WriteString(s, b.String())
+}
+
 // explainReason makes the notes for a reason: what it means and what to do.
 func explainReason(what string, text, advice string) []string {
 	notes := []string{what + ": " + text}
@@ -240,9 +252,9 @@ func scaled(n, exact uint64, units ...string) string {
 	return fmt.Sprintf("%d%s", whole, units[unit])
 }
 
-// share writes part of whole in percent. It is cut, not rounded: 100.0 % means
+// FormatShare writes part of whole in percent. It is cut, not rounded: 100.0 % means
 // all of it.
-func share(part, whole uint64) string {
+func FormatShare(part, whole uint64) string {
 	if whole == 0 {
 		return "-"
 	}

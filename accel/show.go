@@ -34,7 +34,7 @@ func bridgeRow(b BridgeV1) Row {
 	r := Row{
 		Cells: []string{
 			b.Name, onOff(b.On), path(b.Eligible), fmt.Sprint(b.Ports), fmt.Sprint(b.Stations),
-			FormatFrames(b.Fast), FormatFrames(b.Slow), share(b.Fast, b.Fast+b.Slow),
+			FormatFrames(b.Fast), FormatFrames(b.Slow), FormatShare(b.Fast, b.Fast+b.Slow),
 		},
 		Colours: map[int]Colour{2: pathColour(b.Eligible)},
 	}
@@ -142,7 +142,7 @@ func (s Screen) reasons(reasons []ReasonV1) error {
 	t := Table{Headings: []string{">FRAMES", ">BYTES", ">SHARE", "REASON"}}
 	for _, r := range reasons {
 		t.Rows = append(t.Rows, Row{
-			Cells:   []string{FormatFrames(r.Frames), octets(r.Bytes), share(r.Frames, all), r.Reason.String()},
+			Cells:   []string{FormatFrames(r.Frames), octets(r.Bytes), FormatShare(r.Frames, all), r.Reason.String()},
 			Colours: map[int]Colour{3: pathColour(r.Reason == Fast)},
 			Notes:   reasonNotes(r),
 		})
