@@ -7,6 +7,7 @@ package main
 import (
 	"github.com/shunt-dev/shunt/accel"
 
+	_ "github.com/shunt-dev/shunt/accel/top"
 	_ "github.com/shunt-dev/shunt/fdbsync"
 	_ "github.com/shunt-dev/shunt/integration/demo"
 	_ "github.com/shunt-dev/shunt/nicswap"
