@@ -11,6 +11,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 )
 
@@ -348,5 +349,36 @@ func TestCapabilities(t *testing.T) {
 		if got := enumerate(missingCapabilities(bits)); got != want {
 			t.Errorf("%x: got %s, want %s", bits, got, want)
 		}
+	}
+}
+
+// TestSnapshot is what the three commands show, at one moment of the daemon's clock.
+func TestSnapshot(t *testing.T) {
+	d := startDaemon(t, socketPath(t), sample())
+	client := d.ready(t)
+	first, err := client.Snapshot(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := client.Snapshot(t.Context(), "")
+	if err != nil || first.TimeNS <= 0 || second.TimeNS <= first.TimeNS {
+		t.Errorf("at %d and %d: %v", first.TimeNS, second.TimeNS, err)
+	}
+	status, err := client.Status(t.Context(), "")
+	if diff := cmp.Diff(status, first.Status); diff != "" || err != nil {
+		t.Errorf("the status is another: %s%v", diff, err)
+	}
+	ports, err := client.Ports(t.Context(), "")
+	if diff := cmp.Diff(ports, first.Ports); diff != "" || err != nil {
+		t.Errorf("the ports are others: %s%v", diff, err)
+	}
+	reasons, err := client.Reasons(t.Context(), "")
+	if diff := cmp.Diff(reasons, first.Reasons); diff != "" || err != nil {
+		t.Errorf("the reasons are others: %s%v", diff, err)
+	}
+	_, err = client.Snapshot(t.Context(), "br7")
+	var refused *StatusError
+	if !errors.As(err, &refused) || refused.Status != 404 {
+		t.Errorf("of a bridge that is not there: %v", err)
 	}
 }

@@ -3,6 +3,7 @@ package top
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	tea "charm.land/bubbletea/v2"
@@ -49,7 +50,7 @@ func (m model) draw() []string {
 	if m.width >= besides {
 		lines = append(lines, beside(shown[0], shown[1])...)
 	} else {
-		lines = append(append(append(lines, shown[0]...), ""), shown[1]...)
+		lines = slices.Concat(lines, shown[0], []string{""}, shown[1])
 	}
 	for len(lines) < m.height-1 {
 		lines = append(lines, "")
@@ -76,8 +77,8 @@ func beside(a, b []string) (lines []string) {
 func (m model) print() error {
 	var b strings.Builder
 	parts := m.parts()
-	lines := append(m.head(), append(append(parts[0].head, parts[0].lines...), "")...)
-	for _, line := range append(append(lines, parts[1].lines...), "") {
+	between := []string{""}
+	for _, line := range slices.Concat(m.head(), parts[0].head, parts[0].lines, between, parts[1].lines, between) {
 		b.WriteString(strings.TrimRight(line, " ") + "\n")
 	}
 	_, err := io.WriteString(m.screen, b.String())
@@ -94,12 +95,12 @@ func (m model) parts() [2]part {
 	parts := [2]part{{head: traffic[:1], lines: traffic[1:]}, {lines: rest}}
 	room := max(0, m.height-len(m.head())-1)
 	if m.width >= besides {
-		parts[0].room, parts[1].room = fit(len(traffic), room)-1, fit(len(rest), room)
+		parts[0].room, parts[1].room = max(0, fit(len(traffic), room)-1), fit(len(rest), room)
 		return parts
 	}
 	room-- // an empty line is between them
 	lower := min(len(rest), max(room/2, room-len(traffic)))
-	parts[0].room = fit(len(traffic), room-lower) - 1
+	parts[0].room = max(0, fit(len(traffic), room-lower)-1)
 	parts[1].room = fit(len(rest), lower)
 	return parts
 }
@@ -133,19 +134,16 @@ func fit(lines, room int) int {
 
 // show cuts a part to its room, and says so.
 func (m model) show(p part, i int) []string {
-	room := max(0, p.room)
-	if len(p.lines) <= room {
-		return append(p.head, p.lines...)
+	if len(p.lines) <= p.room {
+		return slices.Concat(p.head, p.lines)
 	}
 	from := m.offset[i]
-	to := min(from+room, len(p.lines))
-	more := fmt.Sprintf("lines %d to %d of %d: ", min(from+1, to), to, len(p.lines))
-	if m.focus == i {
-		more += "the arrows scroll"
-	} else {
-		more += "Tab and the arrows scroll"
+	to := min(from+p.room, len(p.lines))
+	more, how := fmt.Sprintf("lines %d to %d of %d", min(from+1, to), to, len(p.lines)), ": the arrows scroll"
+	if m.focus != i {
+		how = ": Tab and the arrows scroll"
 	}
-	return append(append(p.head, p.lines[from:to]...), m.screen.Paint(accel.Yellow, more))
+	return slices.Concat(p.head, p.lines[from:to], []string{m.screen.Paint(accel.Yellow, m.fitting(more+how, more))})
 }
 
 // columns is the width of a terminal, and without one of what is printed on.
@@ -165,10 +163,11 @@ func (m model) table(t accel.Table, columns int) []string {
 // head says of whom all this is, and what is wrong.
 func (m model) head() []string {
 	s := m.last.snapshot
-	lines := []string{fmt.Sprintf("shunt top, every %v", m.interval)}
+	title := fmt.Sprintf("shunt top, every %v", m.interval)
 	if s.Status.PID != 0 {
-		lines[0] += fmt.Sprintf(": daemon %d, %s, %s", s.Status.PID, count(len(s.Status.Bridges), "bridge"), count(len(s.Ports), "port"))
+		title = m.fitting(fmt.Sprintf("%s: daemon %d, %s, %s", title, s.Status.PID, count(len(s.Status.Bridges), "bridge"), count(len(s.Ports), "port")), title)
 	}
+	lines := []string{title}
 	if m.trouble != nil {
 		var b strings.Builder
 		accel.WriteNote(m.screen.To(&b, m.columns()), m.trouble.Error())
@@ -177,6 +176,14 @@ func (m model) head() []string {
 		}
 	}
 	return append(lines, "")
+}
+
+// fitting is the long text where it fits in a line, and else the short one.
+func (m model) fitting(long, short string) string {
+	if len(long) <= m.columns() {
+		return long
+	}
+	return short
 }
 
 func count(n int, what string) string {
@@ -189,10 +196,12 @@ func count(n int, what string) string {
 // foot is the swap that is running, or what the keys do.
 func (m model) foot() string {
 	if len(m.running) == 0 {
-		return "q quits, the arrows scroll, Tab goes to the other part"
+		return m.fitting("q quits, the arrows scroll, Tab goes to the other part", "q quits")
 	}
 	s := m.running[len(m.running)-1]
-	return m.screen.Paint(accel.Green, fmt.Sprintf("swap %s: %s to %s: %s", s.Group, orDash(s.From), s.To, s.Phases[len(s.Phases)-1].Phase))
+	phase := s.Phases[len(s.Phases)-1].Phase
+	long, short := fmt.Sprintf("swap %s: %s to %s: %s", s.Group, orDash(s.From), s.To, phase), fmt.Sprintf("swap %s: %s", s.Group, phase)
+	return m.screen.Paint(accel.Green, m.fitting(long, short))
 }
 
 // traffic is a row for every bridge, and one for each port below it.
@@ -305,7 +314,7 @@ func stateRow(name, bridge, state, kind string) accel.Row {
 // swaps are those that run, and the last ones.
 func (m model) swaps() accel.Table {
 	t := accel.Table{Headings: []string{"SWAP OF", "FROM", "TO", "RESULT", "CAUSE"}}
-	for _, s := range append(m.running[:len(m.running):len(m.running)], m.last.swaps[:min(latestSwaps, len(m.last.swaps))]...) {
+	for _, s := range slices.Concat(m.running, m.last.swaps[:min(latestSwaps, len(m.last.swaps))]) {
 		row := accel.Row{Cells: []string{s.Group, orDash(s.From), orDash(s.To), s.Result, orDash(s.Cause)}, Colours: map[int]accel.Colour{3: resultColour(s.Result)}}
 		if s.Error != "" {
 			row.Notes = append(row.Notes, s.Error)

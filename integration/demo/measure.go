@@ -12,9 +12,9 @@ import (
 	"github.com/shunt-dev/shunt/integration/lab"
 )
 
-// result is what the demo measured, and what -j prints. Rates and latencies are
+// Result is what the demo measured, and what -j prints. Rates and latencies are
 // the medians of the rounds.
-type result struct {
+type Result struct {
 	Rounds           int     `json:"rounds"`
 	OffTCP           float64 `json:"off_tcp_bits_per_second"`
 	OnTCP            float64 `json:"on_tcp_bits_per_second"`
@@ -47,7 +47,7 @@ type sample struct {
 	latency  latency
 }
 
-func (s *scene) measure(ctx context.Context) (r result, err error) {
+func (s *scene) measure(ctx context.Context) (r Result, err error) {
 	var off, on []sample
 	for n := range rounds {
 		offNow, err := s.round(ctx, false, &r)
@@ -68,7 +68,7 @@ func (s *scene) measure(ctx context.Context) (r result, err error) {
 }
 
 // round measures all three kinds of traffic with the fast path off or on.
-func (s *scene) round(ctx context.Context, on bool, r *result) (m sample, err error) {
+func (s *scene) round(ctx context.Context, on bool, r *Result) (m sample, err error) {
 	if _, err := s.client.Switch(ctx, "", on); err != nil {
 		return m, err
 	}
@@ -107,7 +107,7 @@ func (s *scene) counters(ctx context.Context) (fast, slow uint64, err error) {
 }
 
 // take fills in the medians of the rounds.
-func (r *result) take(off, on []sample) {
+func (r *Result) take(off, on []sample) {
 	r.Rounds = len(on)
 	r.OffTCP = median(off, func(s sample) float64 { return s.tcp })
 	r.OnTCP = median(on, func(s sample) float64 { return s.tcp })
@@ -140,7 +140,7 @@ const (
 
 // stream sends numbered frames from one host to the other and switches the fast
 // path meanwhile, evenly over the stream.
-func (s *scene) stream(ctx context.Context, r *result) error {
+func (s *scene) stream(ctx context.Context, r *Result) error {
 	from, err := s.lab.Hosts[0].Wire()
 	if err != nil {
 		return err
@@ -189,7 +189,7 @@ func (s *scene) switchDuring(ctx context.Context, sender *lab.Sender) error {
 }
 
 // print writes the result for people, at most 80 columns wide.
-func (r result) print(out io.Writer) error {
+func (r Result) print(out io.Writer) error {
 	line := "%-26s %14s %14s %9s\n"
 	text := fmt.Sprintf("\n"+line, "", "bridge", "shunt", "ratio")
 	text += fmt.Sprintf(line, "TCP throughput", bits(r.OffTCP), bits(r.OnTCP), ratio(r.OnTCP, r.OffTCP))

@@ -43,3 +43,15 @@ func TestColourIsOnlyForTerminalsThatTakeIt(t *testing.T) {
 		}
 	}
 }
+
+// TestErrorsFitTheTerminal, and are a line elsewhere.
+func TestErrorsFitTheTerminal(t *testing.T) {
+	dir := t.TempDir()
+	term := openTerminal(t, dir, 60, 24, "$shunt status --socket "+socket+"; echo end of the screen")
+	term.await("end of the screen")
+	term.checkWhole()
+	out, code := call(t, dir, "status")
+	if want := "shunt: no daemon answers at s (no such file or directory); start one with \"shunt run --bridge br0\"\n"; code != 1 || out != want {
+		t.Errorf("got %d %s", code, out)
+	}
+}
