@@ -89,7 +89,7 @@ type Row struct {
 	Colours map[int]Colour
 	// Notes are sentences that follow the row, wrapped.
 	Notes []string
-	// Alarm is a line before the notes, in red; it is not wrapped.
+	// Alarm is a sentence before the notes, in red.
 	Alarm string
 }
 
@@ -102,7 +102,7 @@ func (s Screen) Table(t Table) error {
 	for _, r := range t.Rows {
 		s.line(&b, t, r, widths)
 		if r.Alarm != "" {
-			fmt.Fprintf(&b, "    %s\n", s.Paint(Red, r.Alarm))
+			s.alarm(&b, r.Alarm)
 		}
 		for _, note := range r.Notes {
 			s.note(&b, note)
@@ -199,6 +199,16 @@ func (s Screen) behind(b *strings.Builder, first, further, text string) {
 		length += utf8.RuneCountInString(word)
 	}
 	b.WriteByte('\n')
+}
+
+// alarm writes a note in red, but for the space before each of its lines.
+func (s Screen) alarm(b *strings.Builder, text string) {
+	var note strings.Builder
+	s.note(&note, text)
+	for line := range strings.Lines(note.String()) {
+		words := strings.TrimSpace(line)
+		b.WriteString(strings.TrimSuffix(line, words+"\n") + s.Paint(Red, words) + "\n")
+	}
 }
 
 // complain writes an error: a line for a program that reads it, and what fits for

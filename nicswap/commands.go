@@ -345,7 +345,7 @@ func showSwapped(s accel.Screen, swaps []SwapV1) error {
 		}
 		fmt.Fprintf(s, "%s: from %s to %s: %s\n", v.Group, orElse(v.From, "no member"), v.To, s.Paint(resultColour(v.Result), v.Result))
 		if v.Result == resultDone {
-			fmt.Fprintf(s, "    flip %s, %d entries untouched, %d frames announced, %d drained\n", flipTime(v.FlipNS), v.Stations, v.Announced, v.Drained)
+			accel.WriteNote(s, fmt.Sprintf("flip %s, %d entries untouched, %d frames announced, %d drained", flipTime(v.FlipNS), v.Stations, v.Announced, v.Drained))
 		}
 		for _, note := range droppedNotes(v.Dropped) {
 			accel.WriteNote(s, note)

@@ -32,7 +32,6 @@ type part struct {
 func (m model) View() tea.View {
 	v := tea.NewView(strings.Join(m.draw(), "\n"))
 	v.AltScreen = true
-	v.WindowTitle = "shunt top"
 	return v
 }
 

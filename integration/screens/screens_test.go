@@ -13,7 +13,7 @@ var widths = []int{80, 200}
 func TestScreens(t *testing.T) {
 	for _, width := range widths {
 		for name, args := range map[string]string{
-			"status": "status", "ports": "ports", "fdb": "fdb", "reasons": "reasons", "groups": "groups", "swaps": "swaps", "top-once": "top --once --interval 100ms",
+			"status": "status", "ports": "ports", "fdb": "fdb", "reasons": "reasons", "groups": "groups", "swaps": "swaps", "top-once": "top --once --interval 100ms", "top-help": "top --help",
 			"explain": "explain --in uplink --src 52:54:00:12:34:01 --dst 52:54:00:12:34:02",
 		} {
 			t.Run(fmt.Sprintf("%s-%d", name, width), func(t *testing.T) {
@@ -25,6 +25,19 @@ func TestScreens(t *testing.T) {
 				golden(t, fmt.Sprintf("%s-%d", name, width), strings.TrimSuffix(screen, "end of the screen\n"))
 			})
 		}
+	}
+}
+
+// TestNarrowTerminal has half the columns that tables are made for.
+func TestNarrowTerminal(t *testing.T) {
+	for _, command := range []string{"status", "ports", "fdb", "reasons", "groups", "swaps", "top --once --interval 100ms"} {
+		dir := t.TempDir()
+		startDaemon(t, dir, fewPorts())
+		term := openTerminal(t, dir, 44, 200, "$shunt "+command+" --socket "+socket+"; echo end of the screen")
+		if screen := term.await("end of the screen"); strings.Contains(screen, "shunt: ") {
+			t.Errorf("%s fails:\n%s", command, screen)
+		}
+		term.checkWhole()
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/shunt-dev/shunt/nicswap"
 )
 
@@ -108,15 +110,7 @@ func TestTopLeavesTheTerminalAsItWas(t *testing.T) {
 		"q":      func(term *terminal) { term.press("q") },
 		"Ctrl-C": func(term *terminal) { term.press("C-c") },
 		"SIGTERM": func(term *terminal) {
-			text, err := os.ReadFile(filepath.Join(term.dir, "pid"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+			if err := syscall.Kill(term.pid(), syscall.SIGTERM); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -139,6 +133,38 @@ func TestTopLeavesTheTerminalAsItWas(t *testing.T) {
 				t.Errorf("the terminal was set to %q and is to %q", before, after)
 			}
 		})
+	}
+}
+
+// pid is that of top.
+func (term *terminal) pid() int {
+	term.t.Helper()
+	text, err := os.ReadFile(filepath.Join(term.dir, "pid"))
+	if err != nil {
+		term.t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		term.t.Fatal(err)
+	}
+	return pid
+}
+
+// TestTopEndsWithItsTerminal, as when a connection by ssh breaks.
+func TestTopEndsWithItsTerminal(t *testing.T) {
+	dir := t.TempDir()
+	startDaemon(t, dir, fewPorts())
+	term := openTop(t, dir, 80, 24, "", "")
+	term.await(rated)
+	top, err := unix.PidfdOpen(term.pid(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(top)
+	term.tmux("respawn-pane", "-k", "cat") // the old terminal hangs up
+	ended := []unix.PollFd{{Fd: int32(top), Events: unix.POLLIN}}
+	if n, err := unix.Poll(ended, int(patience.Milliseconds())); n != 1 || err != nil {
+		t.Errorf("top lives on without a terminal: %v", err)
 	}
 }
 
