@@ -84,7 +84,7 @@ func missing(t reflect.Type, v any, where string) (troubles []string) {
 		}
 		for _, field := range reflect.VisibleFields(t) {
 			key, options, _ := strings.Cut(field.Tag.Get("json"), ",")
-			if field.Anonymous || options == "omitempty" {
+			if field.Anonymous || options == "omitempty" || options == "omitzero" {
 				continue
 			}
 			if element, ok := value[key]; ok {

@@ -9,6 +9,7 @@ import (
 )
 
 var (
+	trace  = regexp.MustCompile(`\b[0-9a-f]{16,32}\b`)
 	figure = regexp.MustCompile(`[0-9]+(\.[0-9]+)?`)
 	blanks = regexp.MustCompile(` +`)
 )
@@ -23,7 +24,8 @@ func TestDemoInATerminal(t *testing.T) {
 		term := openTerminal(t, t.TempDir(), width, 100, "$shunt demo; echo end of the screen")
 		screen := term.await("end of the screen")
 		term.checkWhole()
-		screen = blanks.ReplaceAllString(figure.ReplaceAllString(screen, "N"), " ")
+		screen = figure.ReplaceAllString(trace.ReplaceAllString(screen, "ID"), "N")
+		screen = blanks.ReplaceAllString(screen, " ")
 		golden(t, fmt.Sprintf("demo-%d", width), strings.TrimSuffix(screen, "end of the screen\n"))
 	}
 }

@@ -86,7 +86,7 @@ func addType(types map[string]map[string]string, t reflect.Type) {
 		}
 		key, options, _ := strings.Cut(field.Tag.Get("json"), ",")
 		kind := describe(types, field.Type)
-		if options == "omitempty" {
+		if options == "omitempty" || options == "omitzero" {
 			kind += ", may be missing"
 		}
 		types[t.Name()][key] = kind
