@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
-	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sys/unix"
@@ -65,13 +65,13 @@ type api struct {
 	endErr error
 }
 
-// newAPI makes the server, whose requests are traced with tracers. detach is
-// called for a peer that may.
-func newAPI(status StatusV1, v view, tracers trace.TracerProvider, detach func(), logger *slog.Logger) *api {
+// newAPI makes the server, whose requests are traced with tracers and, those that
+// are, measured with meters. detach is called for a peer that may.
+func newAPI(status StatusV1, v view, tracers trace.TracerProvider, meters metric.MeterProvider, detach func(), logger *slog.Logger) *api {
 	a := &api{logger: logger, status: status, view: v, detach: detach, ended: make(chan struct{})}
 	a.stopping, a.stop = context.WithCancel(context.Background())
 	a.server = &http.Server{
-		Handler:           a.withBody(traced(a.routes(), tracers)),
+		Handler:           a.withBody(traced(a.routes(), tracers, meters)),
 		ReadHeaderTimeout: readTimeout,
 		ReadTimeout:       readTimeout,
 		IdleTimeout:       idleTimeout,
@@ -107,11 +107,11 @@ func (a *api) routes() http.Handler {
 // traced gives handlers the trace context of the client, with a span of the
 // request in it. Who only looks is not traced without asking for it: status is
 // asked for every second.
-func traced(next http.Handler, tracers trace.TracerProvider) http.Handler {
+func traced(next http.Handler, tracers trace.TracerProvider, meters metric.MeterProvider) http.Handler {
 	return otelhttp.NewHandler(next, "shunt",
 		otelhttp.WithPropagators(propagation.TraceContext{}),
 		otelhttp.WithTracerProvider(tracers),
-		otelhttp.WithMeterProvider(metricnoop.NewMeterProvider()),
+		otelhttp.WithMeterProvider(meters),
 		otelhttp.WithFilter(func(r *http.Request) bool {
 			return r.Method != http.MethodGet || r.Header.Get("Traceparent") != ""
 		}))

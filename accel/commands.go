@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"os"
 	"os/signal"
 	"slices"
 	"strings"
@@ -334,29 +333,4 @@ func (f runFlags) check() error {
 		return fmt.Errorf("--state-dir %w", err)
 	}
 	return nil
-}
-
-// newLogger writes to stderr, without the time where the journal adds its own.
-func newLogger(level slog.Level) *slog.Logger {
-	options := &slog.HandlerOptions{Level: level}
-	if toJournal(os.Stderr, os.Getenv("JOURNAL_STREAM")) {
-		options.ReplaceAttr = func(groups []string, attr slog.Attr) slog.Attr {
-			if len(groups) == 0 && attr.Key == slog.TimeKey {
-				return slog.Attr{}
-			}
-			return attr
-		}
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, options))
-}
-
-// toJournal follows systemd.exec(5): JOURNAL_STREAM is the device and the inode
-// of the stream to the journal, and is inherited by those who write elsewhere.
-func toJournal(f *os.File, stream string) bool {
-	info, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	stat := info.Sys().(*syscall.Stat_t)
-	return stream == fmt.Sprintf("%d:%d", stat.Dev, stat.Ino)
 }

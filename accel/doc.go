@@ -14,6 +14,7 @@
 //     If one fails, those that were provisioned are stopped.
 //  4. Start: the host calls [Component.Start] in the same order. When Start
 //     returns, the component works. A Start that fails has undone what it did.
+//     Its context has the trace of the start, to which nothing later belongs.
 //  5. Running: the components work until the host's context ends or one of
 //     them reports with [Host.Fail] that it cannot go on.
 //  6. Stop: the host calls [Component.Stop] in the reverse order, on every

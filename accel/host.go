@@ -23,7 +23,8 @@ type Host struct {
 	// works in.
 	Namespace Namespace
 	// Tracer and Meter are the component's own. They go nowhere unless a component
-	// that serves [Telemetry] was provisioned before.
+	// that serves [Telemetry] was provisioned before. The plugins of shunt itself
+	// leave Meter to others: their instruments stand in package telemetry, in one file.
 	Tracer trace.Tracer
 	Meter  metric.Meter
 
@@ -57,9 +58,10 @@ func UseAll[T any](h *Host) []T { return serving[T](h.peers) }
 // lifecycle holds the components of one run of the daemon.
 type lifecycle struct {
 	components []running
-	logger     *slog.Logger
-	tracers    trace.TracerProvider
-	meters     metric.MeterProvider
+	// logger writes to where [Telemetry] says, too, once that was provisioned.
+	logger  *slog.Logger
+	tracers trace.TracerProvider
+	meters  metric.MeterProvider
 }
 
 // newLifecycle makes one component of every plugin that has one.
@@ -103,6 +105,13 @@ func (l *lifecycle) start(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// settle tells those who want to know that soon the components stop.
+func (l *lifecycle) settle(ctx context.Context) {
+	for _, o := range serving[Observer](l.components) {
+		o.Settle(ctx)
+	}
 }
 
 // stop stops every component in the reverse order, those too that never

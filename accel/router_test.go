@@ -73,7 +73,7 @@ func collect(t *testing.T, client *Client, path string) (string, error) {
 }
 
 func TestRoutesThatChangeAreForRoot(t *testing.T) {
-	a := newAPI(StatusV1{}, view{}, newLifecycle(nil, nil).tracers, nil, slog.New(slog.DiscardHandler))
+	a := newAPI(StatusV1{}, view{}, newLifecycle(nil, nil).tracers, newLifecycle(nil, nil).meters, nil, slog.New(slog.DiscardHandler))
 	a.setReady()
 	answer := func(*http.Request) (any, error) { return "yes", nil }
 	for _, c := range []struct {
@@ -326,7 +326,7 @@ func TestAStreamMayBeTheAnswerToABody(t *testing.T) {
 func servedAPI(t *testing.T, change func(*api), routes ...Route) (*api, string) {
 	t.Helper()
 	f := &fake{routes: routes}
-	a := newAPI(StatusV1{}, view{bridges: f, routers: []Router{f}}, newLifecycle(nil, nil).tracers, nil, slog.New(slog.DiscardHandler))
+	a := newAPI(StatusV1{}, view{bridges: f, routers: []Router{f}}, newLifecycle(nil, nil).tracers, newLifecycle(nil, nil).meters, nil, slog.New(slog.DiscardHandler))
 	change(a)
 	socket := socketPath(t)
 	if err := os.Mkdir(filepath.Dir(socket), 0o755); err != nil {
@@ -468,6 +468,10 @@ func TestTraceOfTheCallerReachesHandlers(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended := spans.Ended() // and none for the status that was asked for
+	if len(ended) == 0 || ended[0].Name() != "start" {
+		t.Fatalf("got %v", ended)
+	}
+	ended = ended[1:]
 	if len(inHandler) != 2 || len(ended) != 2 {
 		t.Fatalf("got %d requests with %d spans", len(inHandler), len(ended))
 	}

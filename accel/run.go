@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"go.opentelemetry.io/otel/codes"
 )
 
 // stopTimeout is how long the components may take to remove everything. The
@@ -69,7 +70,8 @@ func (s *service) prepare(ctx context.Context, end context.CancelCauseFunc) erro
 	if err := s.life.provision(ctx, Host{Config: &s.config, Namespace: namespace, fail: end}); err != nil {
 		return err
 	}
-	s.api = newAPI(s.firstStatus(namespace), v, s.life.tracers, func() { end(errDetached) }, s.logger)
+	s.logger = s.life.logger
+	s.api = newAPI(s.firstStatus(namespace), v, s.life.tracers, s.life.meters, func() { end(errDetached) }, s.logger)
 	return nil
 }
 
@@ -105,19 +107,33 @@ func (s *service) open(end context.CancelCauseFunc) (err error) {
 
 // work starts the components and returns why they shall stop.
 func (s *service) work(ctx context.Context) error {
-	begin := time.Now()
 	s.warnOfBypass()
-	if err := s.life.start(ctx); errors.Is(err, context.Canceled) && ctx.Err() != nil {
+	if err := s.start(ctx); errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return context.Cause(ctx)
 	} else if err != nil {
 		return err
 	}
-	s.api.setReady()
-	s.notify(daemon.SdNotifyReady)
-	s.logger.Info("ready", "bridges", s.config.Bridges, "all_bridges", s.config.AllBridges, "socket", s.config.Socket, "took", time.Since(begin).Round(time.Millisecond))
 	<-ctx.Done()
 	s.logger.Info("stopping", "because", context.Cause(ctx))
 	return context.Cause(ctx)
+}
+
+// start starts the components and tells everyone that they work. It is one trace,
+// in which they have their own spans.
+func (s *service) start(ctx context.Context) error {
+	begin := time.Now()
+	ctx, span := s.life.tracers.Tracer("accel").Start(ctx, "start")
+	defer span.End()
+	if err := s.life.start(ctx); err != nil {
+		span.RecordError(err)
+		span.SetStatus(codes.Error, err.Error())
+		return err
+	}
+	s.api.setReady()
+	s.notify(daemon.SdNotifyReady)
+	span.AddEvent("ready")
+	s.logger.InfoContext(ctx, "ready", "bridges", s.config.Bridges, "all_bridges", s.config.AllBridges, "socket", s.config.Socket, "took", time.Since(begin).Round(time.Millisecond))
+	return nil
 }
 
 // warnOfBypass tells of every bridge whose firewall was given up, at every start.
@@ -136,6 +152,7 @@ func (s *service) close(outcome error) error {
 	s.watch.stop()
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
+	s.life.settle(ctx)
 	err := s.life.stop(ctx)
 	s.claims.release()
 	if s.socket != nil {

@@ -61,6 +61,14 @@ type Telemetry interface {
 	LogHandler() slog.Handler
 }
 
+// Observer wants to look at the other components a last time before they stop;
+// telemetry serves it.
+type Observer interface {
+	// Settle is called when nothing is asked of the components any more, before the
+	// first of them stops. It is quick.
+	Settle(ctx context.Context)
+}
+
 // GroupSource knows the stable ports; nicswap serves it.
 type GroupSource interface {
 	// GroupStates returns every group in the order of their names.
