@@ -8,7 +8,7 @@ test:
 
 # Rebuild the BPF objects with the pinned clang, and what Go generates.
 generate:
-    go generate ./tcprog
+    go generate ./tcprog ./telemetry
 
 # Show shunt at work in namespaces of its own; needs root.
 demo:

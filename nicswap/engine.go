@@ -22,7 +22,7 @@ import (
 type Engine struct {
 	logger    *slog.Logger
 	tracer    trace.Tracer
-	meters    *meters
+	meters    []Meters
 	config    *accel.Config
 	namespace accel.Namespace
 	wires     Wires
@@ -115,20 +115,52 @@ func (e *Engine) Groups() []GroupV1 {
 	return described
 }
 
+// GroupStates describes the groups as they are measured, in the order of their
+// names.
+func (e *Engine) GroupStates() []accel.GroupState {
+	states := []accel.GroupState{}
+	for _, g := range e.all() {
+		states = append(states, e.measure(g))
+	}
+	slices.SortFunc(states, func(a, b accel.GroupState) int { return strings.Compare(a.Name, b.Name) })
+	return states
+}
+
+func (e *Engine) measure(g *group) accel.GroupState {
+	g.mu.Lock()
+	d := g.describe()
+	g.mu.Unlock()
+	s := accel.GroupState{
+		Name: d.Group, Bridge: d.Bridge, Port: d.Port, State: d.State, Active: d.Active,
+		Frames: make(map[accel.Reason]uint64),
+	}
+	for _, m := range d.Members {
+		s.Members = append(s.Members, accel.MemberState{Name: m.Member, Kind: m.Kind, State: m.State})
+	}
+	for reason, n := range e.countOf(g.Name, d.Ifindex) {
+		s.Frames[reason] = n.Packets
+	}
+	return s
+}
+
+// countOf reads the counters of a group's wire; none while there is no port.
+func (e *Engine) countOf(group string, port int) map[accel.Reason]accel.Count {
+	if port == 0 {
+		return nil
+	}
+	counts, err := e.wires.WireCounts(port)
+	if err != nil {
+		e.logger.Warn("the counters of a wire cannot be read", "group", group, "error", err)
+	}
+	return counts
+}
+
 // describe asks the wire for its counters without holding the group.
 func (e *Engine) describe(g *group) GroupV1 {
 	g.mu.Lock()
 	d := g.describe()
 	g.mu.Unlock()
-	d.Dropped = map[string]uint64{}
-	if d.Ifindex == 0 {
-		return d
-	}
-	counts, err := e.wires.WireCounts(d.Ifindex)
-	if err != nil {
-		e.logger.Warn("the counters of a wire cannot be read", "group", g.Name, "error", err)
-	}
-	d.Drained, d.Dropped = lost(nil, counts)
+	d.Drained, d.Dropped = lost(nil, e.countOf(d.Group, d.Ifindex))
 	return d
 }
 

@@ -15,7 +15,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
@@ -779,7 +778,6 @@ func (l *lab) make() *life {
 	spans := tracetest.NewInMemoryExporter()
 	e.logger = slog.New(slog.NewTextHandler(testWriter{l.t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	e.tracer = sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans)).Tracer("nicswap")
-	e.meters, _ = newMeters(metricnoop.NewMeterProvider().Meter("nicswap"))
 	e.config, e.wires, e.bridges, e.write = &l.config, h, h, h.write
 	e.open = func() (devices, announcer, error) { return h, fakeSender{h}, nil }
 	l.t.Cleanup(func() { e.Stop(context.Background()) })

@@ -4,47 +4,36 @@ import (
 	"context"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
+	"github.com/shunt-dev/shunt/accel"
 )
 
-// meters are the instruments of the swaps.
-type meters struct {
-	swaps    metric.Int64Counter
-	duration metric.Float64Histogram // of a phase
-	flip     metric.Float64Histogram // of the one store
+// Meters measures swaps; telemetry serves it. There may be none, or several. Its
+// methods are called within the swap's trace.
+type Meters interface {
+	// PhaseEnded is told of every phase; result is "done" or "failed".
+	PhaseEnded(ctx context.Context, phase, result string, took time.Duration)
+	// Flipped is told how long the store of a flip took.
+	Flipped(ctx context.Context, took time.Duration)
+	// SwapEnded is told of every swap that was begun. Cause and result are those of
+	// SwapV1; lost counts the frames that found no active member meanwhile.
+	SwapEnded(ctx context.Context, group, cause, result string, took time.Duration, lost uint64)
 }
 
-func newMeters(meter metric.Meter) (m *meters, err error) {
-	m = new(meters)
-	if m.swaps, err = meter.Int64Counter("shunt.swaps",
-		metric.WithDescription("Swaps by group, cause and result."), metric.WithUnit("{swap}")); err != nil {
-		return nil, err
-	}
-	if m.duration, err = meter.Float64Histogram("shunt.swap.duration",
-		metric.WithDescription("How long the phases of swaps took."), metric.WithUnit("s"),
-		metric.WithExplicitBucketBoundaries(0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)); err != nil {
-		return nil, err
-	}
-	m.flip, err = meter.Float64Histogram("shunt.swap.flip.duration",
-		metric.WithDescription("How long the store that exchanges the active member took."), metric.WithUnit("s"),
-		metric.WithExplicitBucketBoundaries(1e-7, 2.5e-7, 5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 1e-4, 1e-3))
-	return m, err
-}
-
-func (m *meters) phase(ctx context.Context, phase string, took time.Duration, err error) {
-	result := "done"
+func (e *Engine) phaseEnded(ctx context.Context, phase string, took time.Duration, err error) {
+	result := resultDone
 	if err != nil {
-		result = "failed"
+		result = resultFailed
 	}
-	m.duration.Record(ctx, took.Seconds(), metric.WithAttributes(
-		attribute.String("shunt.phase", phase), attribute.String("shunt.result", result)))
+	for _, m := range e.meters {
+		m.PhaseEnded(ctx, phase, result, took)
+	}
 }
 
-func (m *meters) swap(ctx context.Context, v SwapV1) {
-	m.swaps.Add(ctx, 1, metric.WithAttributes(attribute.String("shunt.group", v.Group),
-		attribute.String("shunt.cause", v.Cause), attribute.String("shunt.result", v.Result)))
-	if v.FlipNS > 0 {
-		m.flip.Record(ctx, time.Duration(v.FlipNS).Seconds())
+func (e *Engine) swapEnded(ctx context.Context, v SwapV1, took time.Duration) {
+	for _, m := range e.meters {
+		if v.FlipNS > 0 {
+			m.Flipped(ctx, time.Duration(v.FlipNS))
+		}
+		m.SwapEnded(ctx, v.Group, v.Cause, v.Result, took, v.Dropped[accel.NoMember.String()])
 	}
 }

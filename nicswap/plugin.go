@@ -22,6 +22,8 @@ var (
 	_ accel.Component = (*Engine)(nil)
 	_ accel.Keeper    = (*Engine)(nil)
 	_ accel.Router    = (*Engine)(nil)
+
+	_ accel.GroupSource = (*Engine)(nil)
 )
 
 func newEngine() *Engine {
@@ -33,9 +35,7 @@ func newEngine() *Engine {
 // Provision finds the data plane and the bridges.
 func (e *Engine) Provision(_ context.Context, h *accel.Host) (err error) {
 	e.logger, e.tracer, e.config, e.namespace = h.Logger, h.Tracer, h.Config, h.Namespace
-	if e.meters, err = newMeters(h.Meter); err != nil {
-		return fmt.Errorf("make the instruments: %w", err)
-	}
+	e.meters = accel.UseAll[Meters](h)
 	if e.wires, err = accel.Use[Wires](h); err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func (e *Engine) start(ctx context.Context) (err error) {
 		return fmt.Errorf("open the devices: %w", err)
 	}
 	e.store = newStore(e.config.StateDir, e.namespace.Inode, e.write)
-	e.working, e.stop = context.WithCancelCause(context.WithoutCancel(ctx))
+	e.working, e.stop = context.WithCancelCause(context.Background()) // a later swap is no part of the start's trace
 	if err := e.load(); err != nil {
 		return err
 	}

@@ -135,7 +135,7 @@ func (s *swap) phase(ctx context.Context, name string, do func(context.Context) 
 	}
 	err := do(ctx)
 	took := time.Since(began)
-	s.e.meters.phase(context.WithoutCancel(ctx), name, took, err)
+	s.e.phaseEnded(context.WithoutCancel(ctx), name, took, err)
 	entry := PhaseV1{Phase: name, DurationMS: float64(took.Microseconds()) / 1000}
 	if err != nil {
 		entry.Error = err.Error()
@@ -151,7 +151,7 @@ func (s *swap) tookPlace(ctx context.Context) {
 	took := time.Duration(s.describe().FlipNS)
 	_, span := s.e.tracer.Start(ctx, phaseFlip, trace.WithTimestamp(s.began))
 	span.End(trace.WithTimestamp(s.began.Add(took)))
-	s.e.meters.phase(ctx, phaseFlip, took, nil)
+	s.e.phaseEnded(ctx, phaseFlip, took, nil)
 	s.note(func(v *SwapV1) {
 		v.Phases = append(v.Phases, PhaseV1{Phase: phaseFlip, DurationMS: float64(took.Microseconds()) / 1000})
 	})
@@ -188,7 +188,7 @@ func (s *swap) end(ctx context.Context, result string) {
 		s.span.SetAttributes(attribute.Int64("shunt.dropped."+reason, int64(frames)))
 	}
 	s.span.End()
-	s.e.meters.swap(ctx, v)
+	s.e.swapEnded(ctx, v, time.Since(s.began))
 	s.e.remember(s)
 	level := slog.LevelInfo
 	if v.Result != resultDone {

@@ -145,9 +145,15 @@ func TestARollBackIsInTheTrace(t *testing.T) {
 	})
 }
 
+// TestAFailoverIsATrace, and no part of that of the start.
 func TestAFailoverIsATrace(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab) {
-		d := l.start()
+		d := l.make()
+		ctx, _ := remote()
+		if err := d.Start(ctx); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
 		l.k.unplug("nic1")
 		synctest.Wait()
 		time.Sleep(time.Second)
@@ -155,6 +161,9 @@ func TestAFailoverIsATrace(t *testing.T) {
 		root, phases := swapTrace(t, d.spans.GetSpans())
 		if value(root, "shunt.cause") != "loss" || value(root, "shunt.member.to") != "nic2" || !slices.Equal(names(phases), []string{"flip", "announce", "drain", "retire"}) {
 			t.Errorf("the trace is %+v with %v", root, names(phases))
+		}
+		if root.Parent.IsValid() {
+			t.Errorf("the trace is part of %s", root.Parent.TraceID())
 		}
 		if d.last(t).TraceID != root.SpanContext.TraceID().String() {
 			t.Errorf("the swap names trace %s", d.last(t).TraceID)

@@ -1,5 +1,10 @@
-// Package telemetry sends what shunt traces and measures to where the OTEL_*
-// environment variables say. Without them it does nothing.
+// Package telemetry sends what shunt traces, measures and logs to where the
+// OTEL_* environment variables say. Without them it does nothing.
+//
+// plugin.go is the component, providers.go makes what the variables ask for,
+// instruments.go has every instrument, observe.go reads those that are read when
+// metrics are collected, complaints.go says once that a collector is away, and
+// document.go writes docs/telemetry.md.
 package telemetry
 
 import (
@@ -8,16 +13,11 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/contrib/exporters/autoexport"
-	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/metric"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
-	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/resource"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
@@ -38,9 +38,13 @@ const flushTimeout = 5 * time.Second
 // after it take their tracers and meters there; until then, and where nothing is
 // to be exported, what they get goes nowhere.
 type Exporter struct {
-	logger  *slog.Logger
-	tracers trace.TracerProvider
-	meters  metric.MeterProvider
+	logger   *slog.Logger
+	tracers  trace.TracerProvider
+	meters   metric.MeterProvider
+	logs     slog.Handler // nil where logs are not exported
+	measures *measures
+	sources  sources
+	unread   atomic.Bool // the last time not everything could be read
 	// shutdowns flush and end what was made.
 	shutdowns []func(context.Context) error
 }
@@ -48,6 +52,7 @@ type Exporter struct {
 var (
 	_ accel.Component = (*Exporter)(nil)
 	_ accel.Telemetry = (*Exporter)(nil)
+	_ accel.Observer  = (*Exporter)(nil)
 )
 
 // TracerProvider is for after Provision.
@@ -57,75 +62,40 @@ func (e *Exporter) TracerProvider() trace.TracerProvider { return e.tracers }
 func (e *Exporter) MeterProvider() metric.MeterProvider { return e.meters }
 
 // LogHandler is for after Provision.
-func (e *Exporter) LogHandler() slog.Handler { return nil }
+func (e *Exporter) LogHandler() slog.Handler { return e.logs }
 
 // Provision reads the environment. Nothing is sent before there is something to
 // send, so a collector need not be there.
 func (e *Exporter) Provision(ctx context.Context, h *accel.Host) error {
 	e.logger = h.Logger
 	e.tracers, e.meters = tracenoop.NewTracerProvider(), metricnoop.NewMeterProvider()
-	described, err := describe(ctx)
+	e.sources.find(h)
+	described, err := describe(ctx, h.Namespace)
 	if err != nil {
 		return fmt.Errorf("describe this service as OTEL_RESOURCE_ATTRIBUTES says: %w", err)
 	}
-	// The SDK has this one place for what goes wrong behind its callers' backs.
-	otel.SetErrorHandler(&complaints{logger: e.logger})
-	if err := errors.Join(e.provideTracers(ctx, described), e.provideMeters(ctx, described)); err != nil {
+	complainTo(e.logger)
+	err = errors.Join(e.provideTracers(ctx, described), e.provideMeters(ctx, described), e.provideLogs(ctx, described))
+	if err == nil {
+		err = e.measure()
+	}
+	if err != nil {
 		return errors.Join(err, e.shutdown(ctx))
 	}
-	return nil
-}
-
-// describe says who sends: shunt and its version, over which OTEL_SERVICE_NAME and
-// OTEL_RESOURCE_ATTRIBUTES go.
-func describe(ctx context.Context) (*resource.Resource, error) {
-	return resource.New(ctx,
-		resource.WithTelemetrySDK(),
-		resource.WithHost(),
-		resource.WithAttributes(semconv.ServiceName("shunt"), semconv.ServiceVersion(accel.Version())),
-		resource.WithFromEnv(),
-	)
-}
-
-// provideTracers makes the tracers if OTEL_TRACES_EXPORTER asks for them.
-func (e *Exporter) provideTracers(ctx context.Context, described *resource.Resource) error {
-	exporter, err := autoexport.NewSpanExporter(ctx, autoexport.WithFallbackSpanExporter(
-		func(context.Context) (sdktrace.SpanExporter, error) { return nil, nil }))
-	if err != nil {
-		return fmt.Errorf("export traces as the OTEL_* variables say: %w", err)
-	}
-	if exporter == nil || autoexport.IsNoneSpanExporter(exporter) {
-		return nil
-	}
-	provider := sdktrace.NewTracerProvider(sdktrace.WithResource(described), sdktrace.WithBatcher(exporter))
-	e.tracers = provider
-	e.shutdowns = append(e.shutdowns, provider.Shutdown)
-	return nil
-}
-
-// provideMeters makes the meters if OTEL_METRICS_EXPORTER asks for them.
-func (e *Exporter) provideMeters(ctx context.Context, described *resource.Resource) error {
-	reader, err := autoexport.NewMetricReader(ctx, autoexport.WithFallbackMetricReader(
-		func(context.Context) (sdkmetric.Reader, error) { return nil, nil }))
-	if err != nil {
-		return fmt.Errorf("export metrics as the OTEL_* variables say: %w", err)
-	}
-	if reader == nil || autoexport.IsNoneMetricReader(reader) {
-		return nil
-	}
-	provider := sdkmetric.NewMeterProvider(sdkmetric.WithResource(described), sdkmetric.WithReader(reader))
-	e.meters = provider
-	e.shutdowns = append(e.shutdowns, provider.Shutdown)
 	return nil
 }
 
 // Start has nothing to do: the providers are there.
 func (e *Exporter) Start(context.Context) error { return nil }
 
+// Settle reads what is read with every collection one last time: soon those who
+// know it are gone, and the last values are to be sent.
+func (e *Exporter) Settle(context.Context) { e.sources.settle() }
+
 // Stop sends what was not sent yet. That it could not be is no failure of shunt.
 func (e *Exporter) Stop(ctx context.Context) error {
 	if err := e.shutdown(ctx); err != nil {
-		e.logger.Warn("what was traced or measured last is lost", "error", err)
+		e.logger.Warn("what was traced, measured or logged last is lost", "error", err)
 	}
 	return nil
 }

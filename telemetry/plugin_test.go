@@ -2,41 +2,45 @@ package telemetry
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/http/httptest"
+	"os"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
-	"go.opentelemetry.io/otel"
-	metricspb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
-	tracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
-	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
-	"google.golang.org/protobuf/proto"
+	"go.opentelemetry.io/otel/metric"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
 	"github.com/shunt-dev/shunt/accel"
+	"github.com/shunt-dev/shunt/telemetry/otlptest"
 )
 
 // exporter is the component, provisioned in an environment with only the given
 // OTEL_* variables, and what it logs.
-func exporter(t *testing.T, environment map[string]string) (*Exporter, *log, error) {
+func exporter(t *testing.T, environment ...string) (*Exporter, *log, error) {
 	t.Helper()
-	for _, name := range []string{
-		"OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL",
-		"OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_EXPORTER_OTLP_COMPRESSION",
-	} {
-		t.Setenv(name, environment[name])
+	for _, pair := range os.Environ() {
+		if name, _, _ := strings.Cut(pair, "="); strings.HasPrefix(name, "OTEL_") {
+			t.Setenv(name, "")
+		}
+	}
+	for _, pair := range environment {
+		name, value, _ := strings.Cut(pair, "=")
+		t.Setenv(name, value)
 	}
 	l := new(log)
 	e := new(Exporter)
-	err := e.Provision(t.Context(), &accel.Host{Logger: slog.New(slog.NewTextHandler(l, nil))})
+	err := e.Provision(t.Context(), &accel.Host{
+		Logger: slog.New(slog.NewTextHandler(l, nil)), Namespace: accel.Namespace{Inode: 7},
+	})
 	t.Cleanup(func() { e.Stop(context.Background()) })
 	return e, l, err
 }
@@ -59,79 +63,39 @@ func (l *log) String() string {
 	return l.text.String()
 }
 
-// use does what a component does with what it is given.
-func use(t *testing.T, e *Exporter) {
+func newReceiver(t *testing.T) *otlptest.Receiver {
 	t.Helper()
-	_, span := e.TracerProvider().Tracer("nicswap").Start(t.Context(), "swap")
-	span.End()
-	swaps, err := e.MeterProvider().Meter("nicswap").Int64Counter("swaps")
+	r, err := otlptest.Listen()
 	if err != nil {
 		t.Fatal(err)
 	}
-	swaps.Add(t.Context(), 1)
+	t.Cleanup(func() { r.Close() })
+	return r
 }
 
-// collector is what OTLP is sent to.
-type collector struct {
-	*httptest.Server
-	mu      sync.Mutex
-	traces  []*tracepb.ExportTraceServiceRequest
-	metrics []*metricspb.ExportMetricsServiceRequest
-	asked   []string
-}
-
-func newCollector(t *testing.T) *collector {
-	c := new(collector)
-	c.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.asked = append(c.asked, r.URL.Path)
-		if err := c.take(r); err != nil {
-			t.Error(err)
-		}
-		w.Header().Set("Content-Type", "application/x-protobuf")
-	}))
-	t.Cleanup(c.Close)
-	return c
-}
-
-func (c *collector) take(r *http.Request) error {
-	body := io.Reader(r.Body)
-	if r.Header.Get("Content-Encoding") == "gzip" {
-		unzipped, err := gzip.NewReader(body)
-		if err != nil {
-			return err
-		}
-		body = unzipped
+// use does what components do with what they are given.
+func use(t *testing.T, e *Exporter) {
+	t.Helper()
+	ctx, span := e.TracerProvider().Tracer("nicswap").Start(t.Context(), "swap")
+	defer span.End()
+	e.SwapEnded(ctx, "uplink", "request", "done", time.Second, 2)
+	if handler := e.LogHandler(); handler != nil {
+		slog.New(handler).InfoContext(ctx, "swapped", "group", "uplink")
 	}
-	text, err := io.ReadAll(body)
-	if err != nil {
-		return err
-	}
-	switch r.URL.Path {
-	case "/v1/traces":
-		request := new(tracepb.ExportTraceServiceRequest)
-		c.traces = append(c.traces, request)
-		return proto.Unmarshal(text, request)
-	case "/v1/metrics":
-		request := new(metricspb.ExportMetricsServiceRequest)
-		c.metrics = append(c.metrics, request)
-		return proto.Unmarshal(text, request)
-	}
-	return fmt.Errorf("asked for %s", r.URL.Path)
 }
 
 func TestNothingIsSentUnlessAskedFor(t *testing.T) {
-	c := newCollector(t)
-	for _, environment := range []map[string]string{
-		{"OTEL_EXPORTER_OTLP_ENDPOINT": c.URL},
-		{"OTEL_EXPORTER_OTLP_ENDPOINT": c.URL, "OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"},
+	r := newReceiver(t)
+	endpoint := "OTEL_EXPORTER_OTLP_ENDPOINT=" + r.URL()
+	for _, environment := range [][]string{
+		{endpoint},
+		{endpoint, "OTEL_TRACES_EXPORTER=none", "OTEL_METRICS_EXPORTER=none", "OTEL_LOGS_EXPORTER=none"},
 	} {
-		e, l, err := exporter(t, environment)
+		e, l, err := exporter(t, environment...)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(e.shutdowns) != 0 {
+		if len(e.shutdowns) != 0 || e.LogHandler() != nil {
 			t.Errorf("%v: something was made", environment)
 		}
 		use(t, e)
@@ -139,104 +103,182 @@ func TestNothingIsSentUnlessAskedFor(t *testing.T) {
 			t.Errorf("%v: got %v, %s", environment, err, l)
 		}
 	}
-	if len(c.asked) != 0 {
-		t.Error("the collector was asked:", c.asked)
+	if got := r.Received(); len(got.Requests) != 0 {
+		t.Error("the collector was asked:", got.Requests)
 	}
 }
 
 func TestWhatWasNotSentYetIsSentByStop(t *testing.T) {
-	for _, c := range []struct {
-		environment map[string]string
-		traces      int
-		metrics     int
-		service     string
-	}{
-		{map[string]string{"OTEL_TRACES_EXPORTER": "otlp"}, 1, 0, "shunt"},
-		{map[string]string{"OTEL_METRICS_EXPORTER": "otlp"}, 0, 1, "shunt"},
-		{map[string]string{"OTEL_TRACES_EXPORTER": "otlp", "OTEL_METRICS_EXPORTER": "otlp"}, 1, 1, "shunt"},
-		{map[string]string{"OTEL_TRACES_EXPORTER": "otlp", "OTEL_SERVICE_NAME": "bridges", "OTEL_RESOURCE_ATTRIBUTES": "service.name=x,rack=7"}, 1, 0, "bridges"},
-	} {
-		receiver := newCollector(t)
-		c.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = receiver.URL
-		e, l, err := exporter(t, c.environment)
+	const traces, metrics, logs = "OTEL_TRACES_EXPORTER=otlp", "OTEL_METRICS_EXPORTER=otlp", "OTEL_LOGS_EXPORTER=otlp"
+	for _, environment := range [][]string{{traces}, {metrics}, {logs}, {traces, metrics, logs}} {
+		r := newReceiver(t)
+		e, l, err := exporter(t, append([]string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + r.URL()}, environment...)...)
 		if err != nil {
 			t.Fatal(err)
 		}
 		use(t, e)
 		for range 2 {
 			if err := e.Stop(t.Context()); err != nil || l.String() != "" {
-				t.Errorf("%v: got %v, %s", c.environment, err, l)
+				t.Errorf("%v: got %v, %s", environment, err, l)
 			}
 		}
-		if len(receiver.traces) != c.traces || len(receiver.metrics) != c.metrics {
-			t.Errorf("%v: got %v", c.environment, receiver.asked)
+		got := r.Received()
+		if sent := len(got.Named("swap")) == 1; sent != slices.Contains(environment, traces) {
+			t.Errorf("%v: got %s", environment, got)
 		}
-		for _, r := range receiver.traces {
-			checkResource(t, r.ResourceSpans[0].Resource.Attributes, c.service, c.environment)
-			if got := r.ResourceSpans[0].ScopeSpans[0].Spans[0].Name; got != "swap" {
-				t.Errorf("got span %s", got)
+		if sent := len(got.Of("shunt.swaps")) == 1; sent != slices.Contains(environment, metrics) {
+			t.Errorf("%v: got %s", environment, got)
+		}
+		if sent := len(got.Saying("swapped")) == 1; sent != slices.Contains(environment, logs) {
+			t.Errorf("%v: got %s", environment, got)
+		}
+	}
+}
+
+func TestWhoSends(t *testing.T) {
+	for service, environment := range map[string][]string{
+		"shunt":   nil,
+		"bridges": {"OTEL_SERVICE_NAME=bridges", "OTEL_RESOURCE_ATTRIBUTES=service.name=x,rack=7"},
+	} {
+		r := newReceiver(t)
+		e, _, err := exporter(t, append(r.Environment(), environment...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		use(t, e)
+		e.Stop(t.Context())
+		got := r.Received()
+		for _, resource := range []map[string]string{got.Spans[0].Resource, got.Points[0].Resource, got.Records[0].Resource} {
+			if resource["service.name"] != service || resource["service.version"] != accel.Version() ||
+				resource["host.name"] == "" || resource["service.instance.id"] != resource["host.name"]+"/netns-7" {
+				t.Errorf("got %v", resource)
 			}
-		}
-		for _, r := range receiver.metrics {
-			checkResource(t, r.ResourceMetrics[0].Resource.Attributes, c.service, c.environment)
-			if got := r.ResourceMetrics[0].ScopeMetrics[0].Metrics[0].Name; got != "swaps" {
-				t.Errorf("got metric %s", got)
+			if environment != nil && resource["rack"] != "7" {
+				t.Errorf("got %v", resource)
 			}
 		}
 	}
 }
 
-func checkResource(t *testing.T, attributes []*commonpb.KeyValue, service string, environment map[string]string) {
-	t.Helper()
-	got := make(map[string]string)
-	for _, a := range attributes {
-		got[a.Key] = a.Value.GetStringValue()
+// TestLogsAreInTheirTrace also wants the level of stderr to hold.
+func TestLogsAreInTheirTrace(t *testing.T) {
+	r := newReceiver(t)
+	e, _, err := exporter(t, r.Environment()...)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if got["service.name"] != service || got["service.version"] != accel.Version() || got["host.name"] == "" {
-		t.Errorf("got %v", got)
+	ctx, span := e.TracerProvider().Tracer("fdbsync").Start(t.Context(), "resync")
+	logger := slog.New(e.LogHandler()).With("plugin", "fdbsync").WithGroup("of")
+	logger.WarnContext(ctx, "the kernel dropped events", "bridge", "br0")
+	logger.DebugContext(ctx, "nobody wants to know")
+	span.End()
+	e.Stop(t.Context())
+	got := r.Received()
+	if len(got.Records) != 1 {
+		t.Fatalf("got %s", got)
 	}
-	if strings.Contains(environment["OTEL_RESOURCE_ATTRIBUTES"], "rack=7") && got["rack"] != "7" {
-		t.Errorf("got %v", got)
+	l, s := got.Records[0], got.Spans[0]
+	if l.Text != "the kernel dropped events" || l.Severity != "WARN" || l.Attributes["plugin"] != "fdbsync" || l.TraceID != s.TraceID || l.SpanID != s.SpanID {
+		t.Errorf("got %+v in %+v", l, s)
 	}
 }
 
 // TestCollectorThatIsAway is one that refuses, and one that never answers.
 func TestCollectorThatIsAway(t *testing.T) {
-	refusing := httptest.NewServer(nil)
-	refusing.Close()
-	silent, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Close()
-	for _, endpoint := range []string{refusing.URL, "http://" + silent.Addr().String()} {
-		e, l, err := exporter(t, map[string]string{
-			"OTEL_TRACES_EXPORTER": "otlp", "OTEL_METRICS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := e.Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		use(t, e)
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		err = e.Stop(ctx)
-		cancel()
-		if err != nil || strings.Count(l.String(), "what was traced or measured last is lost") != 1 {
-			t.Errorf("%s: got %v, %s", endpoint, err, l)
+	for _, endpoint := range []string{refusing(), silent(t)} {
+		for _, protocol := range []string{"http/protobuf", "grpc"} {
+			e, l, err := exporter(t, toAll(endpoint, protocol)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := e.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			use(t, e)
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			err = e.Stop(ctx)
+			cancel()
+			if err != nil || strings.Count(l.String(), "is lost\" error=") != 1 {
+				t.Errorf("%s over %s: got %v, %s", endpoint, protocol, err, l)
+			}
 		}
 	}
 }
 
-func TestMistakesAreFoundBeforeTheStart(t *testing.T) {
-	for want, environment := range map[string]map[string]string{
-		"export traces as the OTEL_* variables say: ":                   {"OTEL_TRACES_EXPORTER": "jaeger"},
-		"export metrics as the OTEL_* variables say: ":                  {"OTEL_METRICS_EXPORTER": "oltp"},
-		"describe this service as OTEL_RESOURCE_ATTRIBUTES says: ":      {"OTEL_RESOURCE_ATTRIBUTES": "rack"},
-		"export traces as the OTEL_* variables say: invalid OTLP proto": {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "carrier-pigeon"},
+// refusing is where nobody listens.
+func refusing() string {
+	s := httptest.NewServer(nil)
+	s.Close()
+	return s.URL
+}
+
+// silent is where somebody listens, and nobody answers.
+func silent(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	return "http://" + listener.Addr().String()
+}
+
+func toAll(endpoint, protocol string) []string {
+	return []string{
+		"OTEL_TRACES_EXPORTER=otlp", "OTEL_METRICS_EXPORTER=otlp", "OTEL_LOGS_EXPORTER=otlp",
+		"OTEL_EXPORTER_OTLP_ENDPOINT=" + endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL=" + protocol,
+		"OTEL_BSP_SCHEDULE_DELAY=1", "OTEL_BLRP_SCHEDULE_DELAY=1", "OTEL_METRIC_EXPORT_INTERVAL=1",
+	}
+}
+
+// TestACollectorThatIsAwayCostsNoMemory sends ten times what fits into every queue,
+// three times: what is held after the third is what was held after the first.
+func TestACollectorThatIsAwayCostsNoMemory(t *testing.T) {
+	const size, room = 2048, 8 << 20
+	for _, away := range []struct{ endpoint, protocol string }{
+		{refusing(), "http/protobuf"}, {refusing(), "grpc"}, {silent(t), "http/protobuf"}, {silent(t), "grpc"},
 	} {
-		e, _, err := exporter(t, environment)
+		e, l, err := exporter(t, toAll(away.endpoint, away.protocol)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var held []uint64
+		for range 3 {
+			for range 10 * size {
+				use(t, e)
+			}
+			held = append(held, heapInUse())
+		}
+		if held[2] > held[0]+room {
+			t.Errorf("%v: %d bytes were held, and then %d", away, held[0], held[2])
+		}
+		t.Logf("%v: held %d bytes", away, held)
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		e.Stop(ctx)
+		cancel()
+		if lines := strings.Count(l.String(), "cannot be sent"); lines > 1 {
+			t.Errorf("%v: it was said %d times: %s", away, lines, l)
+		}
+	}
+}
+
+func heapInUse() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+func TestMistakesAreFoundBeforeTheStart(t *testing.T) {
+	for want, environment := range map[string][]string{
+		"export traces as the OTEL_* variables say: ":                   {"OTEL_TRACES_EXPORTER=jaeger"},
+		"export metrics as the OTEL_* variables say: ":                  {"OTEL_METRICS_EXPORTER=oltp"},
+		"export logs as the OTEL_* variables say: ":                     {"OTEL_LOGS_EXPORTER=journal"},
+		"describe this service as OTEL_RESOURCE_ATTRIBUTES says: ":      {"OTEL_RESOURCE_ATTRIBUTES=rack"},
+		"export traces as the OTEL_* variables say: invalid OTLP proto": {"OTEL_TRACES_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_PROTOCOL=carrier-pigeon"},
+	} {
+		e, _, err := exporter(t, environment...)
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%v: got %v", environment, err)
 		}
@@ -256,15 +298,44 @@ func TestStopWithoutProvision(t *testing.T) {
 	}
 }
 
-func TestComplaintsAreRare(t *testing.T) {
-	_, l, err := exporter(t, nil)
+// TestAnOutageIsSaidOnce lets a collector be away for a day, and again later.
+func TestAnOutageIsSaidOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := new(log)
+		c := &complaints{logger: slog.New(slog.NewTextHandler(l, nil))}
+		for range 24 * 60 { // by three signals, every minute
+			for range 3 {
+				c.Handle(io.ErrUnexpectedEOF)
+			}
+			time.Sleep(time.Minute)
+		}
+		if strings.Count(l.String(), "\n") != 1 || !strings.Contains(l.String(), io.ErrUnexpectedEOF.Error()) {
+			t.Errorf("got %s", l)
+		}
+		time.Sleep(time.Hour)
+		c.Handle(io.ErrUnexpectedEOF)
+		if strings.Count(l.String(), "\n") != 2 {
+			t.Errorf("the second outage: got %s", l)
+		}
+	})
+}
+
+// TestRequestsAreBounded: a client can name any host.
+func TestRequestsAreBounded(t *testing.T) {
+	r := newReceiver(t)
+	e, _, err := exporter(t, r.Environment()...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 100 {
-		otel.Handle(io.ErrUnexpectedEOF)
+	duration, err := e.MeterProvider().Meter("otelhttp").Float64Histogram("http.server.request.duration")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if strings.Count(l.String(), "telemetry cannot be sent") != 1 || !strings.Contains(l.String(), io.ErrUnexpectedEOF.Error()) {
-		t.Errorf("got %s", l)
+	for _, host := range []string{"a", "b"} {
+		duration.Record(t.Context(), 1, metric.WithAttributes(semconv.ServerAddress(host), semconv.HTTPRoute("/v1/swap")))
+	}
+	e.Stop(t.Context())
+	if got := r.Received().Of("http.server.request.duration"); len(got) != 1 || got[0].Count != 2 || got[0].Attributes["http.route"] != "/v1/swap" {
+		t.Errorf("got %+v", got)
 	}
 }
