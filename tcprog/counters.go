@@ -1,9 +1,12 @@
 package tcprog
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/shunt-dev/shunt/accel"
 )
@@ -22,18 +25,26 @@ func (br *bridge) stats() ([]accel.PortStats, error) {
 	return all, nil
 }
 
-// counts adds up what the CPUs counted.
+// counts adds up what the CPUs counted. It reads them with one call: whoever
+// changes a bridge waits meanwhile, and metrics are collected of every port.
 func (p *port) counts() (map[accel.Reason]accel.Count, error) {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return nil, err
+	}
+	reasons := make([]uint32, accel.NumReasons)
+	all := make([]shuntCount, accel.NumReasons*cpus)
+	n, err := p.counters.BatchLookup(new(ebpf.MapBatchCursor), reasons, all, nil)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil, err
+	}
 	counts := make(map[accel.Reason]accel.Count)
-	var reason uint32
-	var perCPU []shuntCount
-	rows := p.counters.Iterate()
-	for rows.Next(&reason, &perCPU) {
-		if sum := sumOf(perCPU); sum.Packets != 0 {
+	for i, reason := range reasons[:n] {
+		if sum := sumOf(all[i*cpus : (i+1)*cpus]); sum.Packets != 0 {
 			counts[accel.Reason(reason)] = sum
 		}
 	}
-	return counts, rows.Err()
+	return counts, nil
 }
 
 func sumOf(perCPU []shuntCount) (sum accel.Count) {
