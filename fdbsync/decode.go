@@ -416,6 +416,7 @@ func encodeVLANRequest(port int) []byte {
 type neigh struct {
 	bridge  int // ifindex
 	station accel.Station
+	heard   time.Time // when its event came in; not set for an answer
 }
 
 // errNotOurs marks a message that is no entry of a bridge's own table: other

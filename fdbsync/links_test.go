@@ -508,7 +508,7 @@ func TestWhatIsGoneIsNoError(t *testing.T) {
 			_, failed := s.advance(w.now)
 			p1.port.state = 1
 			w.known[4] = p1
-			failed = errors.Join(failed, s.tick(), s.neigh(neigh{2, at(2, 4)}, true), s.reconcile())
+			failed = errors.Join(failed, s.tick(), s.neigh(neigh{bridge: 2, station: at(2, 4)}, true), s.reconcile())
 			delete(w.known, 4)
 			failed = errors.Join(failed, s.linkGone(4), s.lookAgain(), s.renew())
 			if failed != nil {

@@ -1,6 +1,7 @@
 package fdbsync
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -38,7 +39,11 @@ type mirror struct {
 	gate       accel.Gate // as the data plane was last told
 	revoked    uint64     // Revocations at the last comparison
 	full       bool       // it was said that there is no room
-	retryPorts bool       // try again to attach where it failed
+	chronicle  chronicle
+	meters     meters
+	heard      time.Time                      // when the event came in that is taken in now
+	awaits     map[accel.StationKey]time.Time // by entry, when the event came in that activates it
+	retryPorts bool                           // try again to attach where it failed
 }
 
 // member is a port, and what the data plane was told of it.
@@ -64,14 +69,15 @@ const gracePeriod = 10 * time.Millisecond
 const questions = 256
 
 // appear opens the bridge in the data plane, its gate shut.
-func (m *mirror) appear(l link) error {
+func (m *mirror) appear(ctx context.Context, l link) error {
 	m.link = l
+	m.chronicle.comes(ctx)
 	if err := m.plane.OpenBridge(accel.Bridge{Name: m.name, Ifindex: l.ifindex}); err != nil {
 		return err
 	}
 	m.present, m.synced, m.unread = true, false, true
 	m.table, m.waiting, m.full, m.revoked = newTable(m.stations), nil, false, 0
-	m.ports = make(map[int]*member)
+	m.ports, m.awaits = make(map[int]*member), make(map[accel.StationKey]time.Time)
 	m.gate = accel.Gate{Reason: accel.Syncing, BypassNetfilter: m.bypass}
 	return m.plane.SetGate(l.ifindex, m.gate)
 }
@@ -82,13 +88,22 @@ func (m *mirror) vanish() error {
 		return nil
 	}
 	m.present = false
+	m.chronicle.goes()
 	return m.plane.CloseBridge(m.link.ifindex)
+}
+
+// disappear closes a bridge that is there no more.
+func (m *mirror) disappear() error {
+	m.logger.InfoContext(m.chronicle.leaves(accel.Absent), "the bridge is gone")
+	return m.vanish()
 }
 
 // read reads the whole table. Nothing of it counts before the kernel confirmed
 // it. Events that come meanwhile wait in their socket, so that they are told to
 // the table after the last row.
 func (m *mirror) read() error {
+	span := m.chronicle.span("snapshot")
+	defer span.End()
 	m.table.beginDump()
 	var stale []accel.StationKey
 	err := m.kernel.fdb(m.link.ifindex, func(s accel.Station) {
@@ -101,6 +116,8 @@ func (m *mirror) read() error {
 	}
 	m.table.endDump()
 	m.unread = false
+	span.SetAttributes(keyEntries.Int(len(m.table.rows)))
+	m.chronicle.asks()
 	return m.plane.Revoke(m.link.ifindex, stale)
 }
 
@@ -146,14 +163,36 @@ func (m *mirror) sweep() error {
 // newNeigh and delNeigh take in the kernel's events.
 func (m *mirror) newNeigh(s accel.Station) error {
 	if !m.table.claim(s) {
+		m.await(s.StationKey, false)
 		return nil
 	}
+	m.await(s.StationKey, true)
+	defer m.isApplied(changeRevoked, m.heard)
 	return m.plane.Revoke(m.link.ifindex, []accel.StationKey{s.StationKey})
 }
 
 func (m *mirror) delNeigh(k accel.StationKey) error {
+	delete(m.awaits, k)
+	defer m.isApplied(changeRevoked, m.heard)
 	m.table.remove(k)
 	return m.plane.Revoke(m.link.ifindex, []accel.StationKey{k})
+}
+
+// await takes in which event an entry waits for that is to be activated: the one
+// that changed it last.
+func (m *mirror) await(k accel.StationKey, changed bool) {
+	if len(m.meters) == 0 {
+		return
+	}
+	_, known := m.awaits[k]
+	if _, isClaimed := m.table.claimed[k]; isClaimed && (changed || !known) {
+		m.awaits[k] = m.heard
+	}
+}
+
+// isApplied measures an event that has reached the data plane's map.
+func (m *mirror) isApplied(change string, heard time.Time) {
+	m.meters.entryApplied(m.name, change, time.Since(heard))
 }
 
 // advance moves the stations on: claims become candidates, and when the grace
@@ -213,6 +252,7 @@ func (m *mirror) confirm(keys []accel.StationKey) error {
 			activate = append(activate, *answers[i])
 		case revokeIt:
 			revoke = append(revoke, k)
+			delete(m.awaits, k)
 		}
 	}
 	if err := m.plane.Revoke(m.link.ifindex, revoke); err != nil {
@@ -220,7 +260,19 @@ func (m *mirror) confirm(keys []accel.StationKey) error {
 	}
 	lost, err := m.plane.Activate(m.link.ifindex, activate)
 	m.table.lost(lost)
+	m.areActivated(activate, lost)
 	return err
+}
+
+// areActivated measures those entries of which an event had told.
+func (m *mirror) areActivated(stations []accel.Station, lost []accel.StationKey) {
+	for _, s := range stations {
+		heard, known := m.awaits[s.StationKey]
+		if known && !slices.Contains(lost, s.StationKey) {
+			delete(m.awaits, s.StationKey)
+			m.isApplied(changeActivated, heard)
+		}
+	}
 }
 
 // wantGate is the gate as it should be. The order of the reasons is that in
@@ -308,7 +360,7 @@ func (m *mirror) setGate(g accel.Gate) error {
 		return nil
 	}
 	if g.Reason != m.gate.Reason {
-		m.logReason(g.Reason)
+		m.tellReason(g.Reason)
 	}
 	m.gate = g
 	if err := m.plane.SetGate(m.link.ifindex, g); err != nil {
@@ -334,12 +386,12 @@ func (m *mirror) renew() error {
 	return m.plane.Renew(m.link.ifindex, lease)
 }
 
-func (m *mirror) logReason(r accel.Reason) {
+func (m *mirror) tellReason(r accel.Reason) {
 	if r == accel.Fast {
-		m.logger.Info("the fast path is open")
+		m.logger.InfoContext(m.chronicle.returns(), "the fast path is open")
 		return
 	}
-	m.logger.Info("the fast path is shut", "reason", r.String(), "because", r.Text())
+	m.logger.InfoContext(m.chronicle.leaves(r), "the fast path is shut", "reason", r.String(), "because", r.Text())
 }
 
 // settle brings ports and gate to where they should be: what shuts comes first,
@@ -497,11 +549,12 @@ func (m *mirror) forgetPort(ifindex int) error {
 // attachPorts puts the program on the ports that have none, as on ones that may
 // not be used yet.
 func (m *mirror) attachPorts(links map[int]link) error {
-	for _, ifindex := range slices.Sorted(maps.Keys(m.ports)) {
-		p := m.ports[ifindex]
-		if p.attached || p.failure != nil && !m.retryPorts {
-			continue
-		}
+	fresh := m.unattached()
+	if len(fresh) == 0 {
+		return nil
+	}
+	defer m.chronicle.span("attach", keyPorts.Int(len(fresh))).End()
+	for _, p := range fresh {
 		if err := m.attach(p); err != nil {
 			m.attachFailed(p, err)
 			continue
@@ -511,6 +564,17 @@ func (m *mirror) attachPorts(links map[int]link) error {
 		}
 	}
 	return nil
+}
+
+// unattached are the ports that have no program, in the order of their numbers, but
+// for those where that failed, which are tried now and then.
+func (m *mirror) unattached() (ports []*member) {
+	for _, ifindex := range slices.Sorted(maps.Keys(m.ports)) {
+		if p := m.ports[ifindex]; !p.attached && (p.failure == nil || m.retryPorts) {
+			ports = append(ports, p)
+		}
+	}
+	return ports
 }
 
 func (m *mirror) attach(p *member) error {

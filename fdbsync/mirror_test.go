@@ -31,7 +31,7 @@ func (w *world) open(t *testing.T, m *mirror) map[int]link {
 	t.Helper()
 	links := linksOf(plainBridge(), plainPort(4, "p1"), plainPort(6, "p2"))
 	w.known = links
-	if err := m.appear(plainBridge()); err != nil {
+	if err := m.appear(t.Context(), plainBridge()); err != nil {
 		t.Fatal(err)
 	}
 	w.settle(t, m, links)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/mdlayher/netlink"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/accel"
@@ -28,6 +29,8 @@ func init() {
 // works; it and the readers of its state share mu.
 type Syncer struct {
 	logger   *slog.Logger
+	tracer   trace.Tracer
+	meters   meters
 	plane    Dataplane
 	lease    time.Duration // 0: what the kernel makes needful
 	stations int           // how many the data plane takes for a bridge
@@ -51,6 +54,10 @@ type Syncer struct {
 	lookDue   bool   // look again after secondLook
 	looking   bool   // its timer runs
 	skipped   uint64 // messages that could not be read
+	// within is the trace of the start; resyncing is that of a resync, from when
+	// events were lost until every bridge is verified. nil while there is none.
+	within    context.Context
+	resyncing trace.Span
 
 	events  *listener
 	chains  *listener // nil where there is no nf_tables
@@ -94,6 +101,7 @@ func (s *Syncer) Provision(_ context.Context, h *accel.Host) (err error) {
 	s.names = slices.Sorted(slices.Values(h.Config.Bridges))
 	s.all, s.bypass = h.Config.AllBridges, h.Config.BypassNetfilter
 	s.fail = h.Fail
+	s.tracer, s.meters = h.Tracer, accel.UseAll[Meters](h)
 	s.plane, err = accel.Use[Dataplane](h)
 	return err
 }
@@ -124,7 +132,7 @@ func (s *Syncer) open(ctx context.Context) (err error) {
 	if s.kernel, err = dialRoute(s.skip); err != nil {
 		return err
 	}
-	return s.begin(ctx)
+	return s.locked(func() error { return s.begin(ctx) })
 }
 
 func (s *Syncer) dialEvents() (*netlink.Conn, error) {
@@ -133,8 +141,10 @@ func (s *Syncer) dialEvents() (*netlink.Conn, error) {
 	})
 }
 
-// begin takes the bridges.
+// begin takes the bridges, as part of the start's trace.
 func (s *Syncer) begin(ctx context.Context) error {
+	s.within = context.WithoutCancel(ctx)
+	defer func() { s.within = nil }()
 	err := s.readLinks()
 	for errors.Is(err, errChanging) && ctx.Err() == nil {
 		err = s.readLinks()
@@ -163,6 +173,7 @@ func (s *Syncer) newMirror(name string) *mirror {
 	return &mirror{
 		name: name, on: true, stations: s.stations, lease: s.lease, bypass: slices.Contains(s.bypass, name),
 		plane: s.plane, kernel: s.kernel, logger: s.logger.With("bridge", name),
+		chronicle: chronicle{tracer: s.tracer, bridge: name}, meters: s.meters,
 	}
 }
 
@@ -273,6 +284,7 @@ func neighEvent(m netlink.Message) event {
 	case err != nil:
 		return func(s *Syncer) error { s.skip(err); return nil }
 	}
+	n.heard = time.Now()
 	isNew := m.Header.Type == unix.RTM_NEWNEIGH
 	return func(s *Syncer) error { return s.neigh(n, isNew) }
 }
@@ -281,6 +293,8 @@ func neighEvent(m netlink.Message) event {
 // that did come were taken in.
 func lostEvents(s *Syncer) error {
 	s.changed.overrun = true
+	s.meters.eventsLost()
+	s.beginResync()
 	return s.each((*mirror).distrust)
 }
 
@@ -296,6 +310,7 @@ func firewallChanged(s *Syncer) error {
 // others are counted.
 func (s *Syncer) skip(err error) {
 	s.skipped++
+	s.meters.messageSkipped()
 	if s.skipped == 1 {
 		s.logger.Warn("skipped a message of the kernel that cannot be read; others will be counted only", "error", err)
 	}
@@ -480,7 +495,9 @@ func (s *Syncer) advance(now time.Time) (next time.Time, err error) {
 		wasSynced := m.synced
 		at, err := m.advance(now)
 		if err == nil && m.synced && !wasSynced {
+			m.chronicle.isVerified(len(m.table.rows))
 			err = m.settle(s.links, s.fw, s.fwErr)
+			m.chronicle.isDone()
 		}
 		if err == nil && !at.IsZero() && (next.IsZero() || at.Before(next)) {
 			next = at
@@ -490,6 +507,7 @@ func (s *Syncer) advance(now time.Time) (next time.Time, err error) {
 	if err != nil {
 		return next, err
 	}
+	s.endResync()
 	if !slices.ContainsFunc(s.mirrors, s.isAwaited) {
 		s.announceReady()
 	}
@@ -526,7 +544,7 @@ func (s *Syncer) excuse(m *mirror, err error) error {
 	if err == nil || !isAboutAbsent(err) && !s.isGone(m.link.ifindex) {
 		return err
 	}
-	m.logger.Info("something is gone by now: the bridge begins anew if it is still there", "error", err)
+	m.logger.InfoContext(m.chronicle.leaves(accel.Syncing), "something is gone by now: the bridge begins anew if it is still there", "error", err)
 	s.unsettled, s.lookDue = true, true
 	if err := s.refresh(m.link.ifindex); err != nil {
 		return err
@@ -587,8 +605,7 @@ func (s *Syncer) linkGone(ifindex int) error {
 	delete(s.links, ifindex)
 	return s.each(func(m *mirror) error {
 		if m.link.ifindex == ifindex {
-			m.logger.Info("the bridge is gone")
-			return m.vanish()
+			return m.disappear()
 		}
 		return m.forgetPort(ifindex)
 	})
@@ -600,8 +617,10 @@ func (s *Syncer) neigh(n neigh, isNew bool) error {
 		case m.link.ifindex != n.bridge:
 			return nil
 		case isNew:
+			m.heard = n.heard
 			return m.newNeigh(n.station)
 		}
+		m.heard = n.heard
 		return m.delNeigh(n.station.StationKey)
 	})
 }
@@ -664,8 +683,7 @@ func (s *Syncer) closeGone() error {
 		if s.isStill(m) {
 			return nil
 		}
-		m.logger.Info("the bridge is gone")
-		return m.vanish()
+		return m.disappear()
 	})
 }
 
@@ -696,7 +714,7 @@ func (s *Syncer) appear() (fresh []*mirror, err error) {
 			continue
 		}
 		m.logger.Info("the bridge is here", "ifindex", l.ifindex)
-		if err := m.appear(l); err != nil {
+		if err := m.appear(s.current(), l); err != nil {
 			if err := s.excuse(m, err); err != nil {
 				return nil, err
 			}
@@ -731,7 +749,8 @@ func (s *Syncer) bridgeNamed(name string) (link, bool) {
 // resync reads everything anew, since the kernel had to drop events. A new
 // socket is open for those that come from now on.
 func (s *Syncer) resync() error {
-	s.logger.Warn("the kernel dropped events: the tables are read again, on the slow path meanwhile")
+	ctx := trace.ContextWithSpan(context.Background(), s.resyncing)
+	s.logger.WarnContext(ctx, "the kernel dropped events: the tables are read again, on the slow path meanwhile")
 	err := s.readLinks()
 	if errors.Is(err, errChanging) {
 		s.changed.overrun = true // the gates stay shut, and it is tried again
@@ -743,7 +762,50 @@ func (s *Syncer) resync() error {
 	if err := s.compareAll(); err != nil {
 		return err
 	}
+	s.meters.resynced(ctx, causeOverrun)
 	return s.settle(true)
+}
+
+// beginResync begins the trace of a resync, to which belongs what happens to the
+// bridges until they are verified.
+func (s *Syncer) beginResync() {
+	if s.resyncing != nil || s.tracer == nil {
+		return
+	}
+	ctx, span := s.tracer.Start(context.Background(), "resync", trace.WithAttributes(keyCause.String(causeOverrun)))
+	s.resyncing = span
+	for _, m := range s.mirrors {
+		if m.present && m.chronicle.within == nil {
+			m.chronicle.within = ctx
+		}
+	}
+}
+
+// endResync ends it when every bridge is verified.
+func (s *Syncer) endResync() {
+	if s.resyncing == nil || s.changed.overrun {
+		return
+	}
+	entries := 0
+	for _, m := range s.mirrors {
+		if !m.present {
+			continue
+		}
+		if !m.synced {
+			return
+		}
+		entries += len(m.table.rows)
+	}
+	s.resyncing.SetAttributes(keyEntries.Int(entries))
+	endSpans(&s.resyncing)
+}
+
+// current is the trace of the start while that lasts, and else none.
+func (s *Syncer) current() context.Context {
+	if s.within == nil {
+		return context.Background()
+	}
+	return s.within
 }
 
 // compareAll reads the tables and compares them with the data plane's.
@@ -801,6 +863,7 @@ func (s *Syncer) reconcile() error {
 	if err := s.compareAll(); err != nil {
 		return err
 	}
+	s.meters.resynced(context.Background(), causePeriodic)
 	return s.settle(false)
 }
 
@@ -828,7 +891,7 @@ func (s *Syncer) FDB(bridge string) ([]accel.Station, error) {
 
 // Switch turns the fast path of a bridge on or off; when it returns, the next
 // frame obeys.
-func (s *Syncer) Switch(_ context.Context, bridge string, on bool) error {
+func (s *Syncer) Switch(ctx context.Context, bridge string, on bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m, err := s.find(bridge)
@@ -839,6 +902,7 @@ func (s *Syncer) Switch(_ context.Context, bridge string, on bool) error {
 	if !m.present {
 		return nil
 	}
+	defer m.chronicle.in(ctx)()
 	return s.excuse(m, m.settle(s.links, s.fw, s.fwErr))
 }
 

@@ -10,6 +10,10 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/shunt-dev/shunt/accel"
 )
 
@@ -25,6 +29,7 @@ func init() {
 // called from several goroutines. Minimum kernel: 6.1 with BTF; tcx needs 6.6.
 type Dataplane struct {
 	logger      *slog.Logger
+	tracer      trace.Tracer
 	namespace   accel.Namespace
 	maxStations int
 	attach      string // auto, tcx or clsact
@@ -46,7 +51,7 @@ var (
 
 // Provision reads the configuration.
 func (d *Dataplane) Provision(_ context.Context, h *accel.Host) error {
-	d.logger = h.Logger
+	d.logger, d.tracer = h.Logger, h.Tracer
 	d.namespace = h.Namespace
 	d.maxStations = h.Config.MaxStations
 	d.attach = h.Config.Attach
@@ -55,20 +60,10 @@ func (d *Dataplane) Provision(_ context.Context, h *accel.Host) error {
 
 // Start finds out whether the kernel takes the program and which hook there is,
 // and makes sure of a bpffs. Bridges come later, by OpenBridge.
-func (d *Dataplane) Start(context.Context) error {
-	if err := tryProgram(); err != nil {
-		return fmt.Errorf("this kernel does not take the program (%w); shunt needs Linux 6.1 or later, and \"shunt doctor\" says what is missing", err)
-	}
-	hook, err := chooseHook(d.attach)
+func (d *Dataplane) Start(ctx context.Context) error {
+	hook, err := d.probe(ctx)
 	if err != nil {
 		return err
-	}
-	mounted, err := ensureBPFFS()
-	if err != nil {
-		return err
-	}
-	if mounted {
-		d.logger.Info("mounted a bpffs for the pins", "path", bpffs)
 	}
 	if err := removeDeadBridges(pinRoot(d.namespace)); err != nil {
 		d.logger.Warn("could not remove what is left of bridges that are gone", "error", err)
@@ -80,6 +75,30 @@ func (d *Dataplane) Start(context.Context) error {
 	ws, err := openWires(pinRoot(d.namespace), hook)
 	d.setWires(ws)
 	return err
+}
+
+// probe asks the kernel what it takes, and returns the hook to attach to.
+func (d *Dataplane) probe(ctx context.Context) (hook string, err error) {
+	ctx, span := d.tracer.Start(ctx, "probe")
+	defer func() {
+		span.SetAttributes(attribute.String("shunt.attach", hook))
+		if err != nil {
+			span.RecordError(err)
+			span.SetStatus(codes.Error, err.Error())
+		}
+		span.End()
+	}()
+	if err := tryProgram(); err != nil {
+		return "", fmt.Errorf("this kernel does not take the program (%w); shunt needs Linux 6.1 or later, and \"shunt doctor\" says what is missing", err)
+	}
+	if hook, err = chooseHook(d.attach); err != nil {
+		return "", err
+	}
+	mounted, err := ensureBPFFS()
+	if mounted {
+		d.logger.InfoContext(ctx, "mounted a bpffs for the pins", "path", bpffs)
+	}
+	return hook, err
 }
 
 func (d *Dataplane) setWires(ws *wires) {

@@ -19,6 +19,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	tc "github.com/florianl/go-tc"
 	"github.com/google/go-cmp/cmp"
+	"go.opentelemetry.io/otel/trace/noop"
 	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/accel"
@@ -120,6 +121,7 @@ func (l *lab) newDataplane(attach string) *Dataplane {
 	d := new(Dataplane)
 	host := &accel.Host{
 		Logger:    slog.New(slog.DiscardHandler),
+		Tracer:    noop.NewTracerProvider().Tracer("tcprog"),
 		Config:    &accel.Config{Attach: attach, MaxStations: 16},
 		Namespace: l.ns,
 	}
