@@ -202,28 +202,6 @@ func TestDetachSaysWhatIsKept(t *testing.T) {
 	checkWidth(t, out.String())
 }
 
-func TestDoctor(t *testing.T) {
-	socket := socketPath(t)
-	good := &fake{finds: []Finding{{"tcx", LevelNote, "no tcx: clsact is used", "Linux 6.6"}}}
-	a := newTestApp(good.plugin())
-	code, out, stderr := a.call(t, "doctor", "--socket", socket)
-	if code != 0 || stderr != "" {
-		t.Errorf("got %d %s", code, stderr)
-	}
-	mustContain(t, out, "ok   privileges\n", "ok   kernel\n    Linux ", "note daemon\n", "note tcx\n    no tcx: clsact is used\n    advice: Linux 6.6\n")
-	checkWidth(t, out)
-	bad := &fake{finds: []Finding{{"bpf", LevelFail, "no BPF", ""}}}
-	a = newTestApp(bad.plugin())
-	code, out, stderr = a.call(t, "doctor", "-j", "--socket", socket)
-	if code != 1 || stderr != "shunt: shunt cannot run here: see the lines marked fail\n" {
-		t.Errorf("got %d %s", code, stderr)
-	}
-	var findings []Finding
-	if err := json.Unmarshal([]byte(out), &findings); err != nil || findings[len(findings)-1].Check != "bpf" {
-		t.Errorf("got %s, %v", out, err)
-	}
-}
-
 func TestUsage(t *testing.T) {
 	plugin := Plugin{Name: "p", Commands: func() []*cobra.Command {
 		needs := &cobra.Command{Use: "needs", RunE: func(*cobra.Command, []string) error { return nil }}

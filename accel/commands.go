@@ -175,23 +175,6 @@ func refuseOtherDaemon() error {
 	return fmt.Errorf("a daemon works on %s here and listens at %s: name it with --socket", nameClaims(bridges), who)
 }
 
-func (a *app) doctorCommand() *cobra.Command {
-	var f ClientFlags
-	cmd := &cobra.Command{Use: "doctor", Short: "Check whether shunt works on this machine; change nothing"}
-	f.Add(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		findings := a.examine(cmd.Context(), f.Socket)
-		if err := Print(cmd, f, findings, Screen.findings); err != nil {
-			return err
-		}
-		if failed(findings) {
-			return errors.New("shunt cannot run here: see the lines marked fail")
-		}
-		return nil
-	}
-	return cmd
-}
-
 func versionCommand() *cobra.Command {
 	var f ClientFlags
 	cmd := &cobra.Command{Use: "version", Short: "Show the version"}

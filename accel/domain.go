@@ -359,7 +359,38 @@ type Finding struct {
 	Text string `json:"text"`
 	// Advice says what to do about it; empty when there is nothing to do.
 	Advice string `json:"advice,omitempty"`
+	// Bridge is the one that was looked at; empty where it was the machine.
+	Bridge string `json:"bridge,omitempty"`
+	// Traffic says what share of the bridge's frames would take the fast path, in
+	// the finding "traffic"; nil elsewhere, and where nothing was counted.
+	Traffic *Forecast `json:"traffic,omitempty"`
 }
+
+// Forecast is what became, or would become, of the frames that arrived at the
+// ports of a bridge.
+type Forecast struct {
+	// Source is "sample" for frames that were only looked at, and "daemon" for
+	// those that a daemon counted.
+	Source string `json:"source"`
+	// Seconds is for how long.
+	Seconds float64 `json:"seconds"`
+	// Frames arrived, Fast of them for the fast path. Of a sample Looked were
+	// looked at, which stand for all where that are fewer.
+	Frames uint64 `json:"frames"`
+	Looked uint64 `json:"looked"`
+	Fast   uint64 `json:"fast"`
+	// FastIfEligible are as many as Fast where the bridge is eligible; elsewhere
+	// those that would take the fast path if it were. Only a sample has it.
+	FastIfEligible uint64 `json:"fast_if_eligible"`
+	// Reasons are those of all frames that were counted, the most frequent first.
+	Reasons []ReasonV1 `json:"reasons"`
+}
+
+// The sources of a Forecast.
+const (
+	SourceSample = "sample"
+	SourceDaemon = "daemon"
+)
 
 // The levels of a Finding.
 const (

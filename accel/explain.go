@@ -284,5 +284,5 @@ func whatWouldChange(r Reason, bridge, port string) string {
 	case Unverified, Syncing, PortUnknown:
 		return "nothing: shunt is about to look; ask again in a moment"
 	}
-	return cmp.Or(advise(r, bridge, port), "nothing is wrong: the bridge decides over such frames")
+	return cmp.Or(Advise(r, bridge, port), "nothing is wrong: the bridge decides over such frames")
 }

@@ -99,7 +99,7 @@ func portRow(p PortV1) Row {
 // explain notes why a port is not eligible in a direction.
 func (r *Row) explain(p PortV1, direction string, reason Reason) {
 	if reason != Fast {
-		r.Notes = append(r.Notes, explainReason(direction+": "+reason.String(), reason.Text(), advise(reason, p.Bridge, p.Port))...)
+		r.Notes = append(r.Notes, explainReason(direction+": "+reason.String(), reason.Text(), Advise(reason, p.Bridge, p.Port))...)
 	}
 }
 
@@ -244,21 +244,6 @@ func (s Screen) detached(d DetachV1) error {
 	}
 	for _, what := range d.Kept {
 		s.behind(&b, "", "  ", "kept: "+what)
-	}
-	_, err := s.Write([]byte(b.String()))
-	return err
-}
-
-var levelColours = map[string]Colour{LevelOK: Green, LevelNote: Yellow, LevelFail: Red}
-
-func (s Screen) findings(findings []Finding) error {
-	var b strings.Builder
-	for _, f := range findings {
-		fmt.Fprintf(&b, "%s %s\n", s.Paint(levelColours[f.Level], fmt.Sprintf("%-4s", f.Level)), f.Check)
-		s.note(&b, f.Text)
-		if f.Advice != "" {
-			s.note(&b, "advice: "+f.Advice)
-		}
 	}
 	_, err := s.Write([]byte(b.String()))
 	return err

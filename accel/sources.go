@@ -3,6 +3,7 @@ package accel
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
@@ -49,6 +50,26 @@ type Cleaner interface {
 // Start and changes nothing.
 type Checker interface {
 	Check(ctx context.Context) []Finding
+}
+
+// BridgeChecker adds findings about bridges to shunt doctor. As with Checker,
+// nothing is changed or attached.
+type BridgeChecker interface {
+	// CheckBridges is called without Provision and Start. The host finds the other
+	// components, which are as little provisioned.
+	CheckBridges(ctx context.Context, h *Host, x Examination) []Finding
+}
+
+// Examination is what shunt doctor shall look at.
+type Examination struct {
+	// Bridge is the name of the only one; "" for all.
+	Bridge string
+	// Sample is for how long the arriving frames of a bridge are looked at; 0 is
+	// not at all.
+	Sample time.Duration
+	// Served are the bridges that a daemon of this network namespace works on, by
+	// name. Its counters say more than a sample.
+	Served map[string]BridgeV1
 }
 
 // Telemetry has the providers for the tracers and meters of the components that

@@ -99,7 +99,7 @@ func describeBridge(b BridgeState, stats map[int]PortStats) BridgeV1 {
 		d.Revocation, d.Weaker = &b.Revocation, b.Revocation.Weaker()
 	}
 	if !d.Eligible {
-		d.Text, d.Advice = b.Reason.Text(), advise(b.Reason, b.Name, "")
+		d.Text, d.Advice = b.Reason.Text(), Advise(b.Reason, b.Name, "")
 	}
 	for _, s := range stats {
 		d.add(s)
@@ -114,8 +114,8 @@ func describeNetfilter(bypass bool) string {
 	return netfilterRespect
 }
 
-// advise puts the names into a reason's advice.
-func advise(r Reason, bridge, port string) string {
+// Advise puts the names, where they are not empty, into a reason's advice.
+func Advise(r Reason, bridge, port string) string {
 	advice := r.Advice()
 	if bridge != "" {
 		advice = strings.ReplaceAll(advice, "BRIDGE", bridge)
@@ -229,14 +229,16 @@ func (v view) reasons(name string) ([]ReasonV1, error) {
 			}
 		}
 	}
-	return rank(sum, name), nil
+	return Rank(sum, name), nil
 }
 
-func rank(sum map[Reason]Count, bridge string) []ReasonV1 {
+// Rank lists what became of frames, the most frequent first. The advice is for the
+// bridge of that name, if it is not empty.
+func Rank(sum map[Reason]Count, bridge string) []ReasonV1 {
 	ranked := []ReasonV1{}
 	for reason, n := range sum {
 		if n.Packets > 0 {
-			ranked = append(ranked, ReasonV1{reason, n.Packets, n.Bytes, reason.Text(), advise(reason, bridge, "")})
+			ranked = append(ranked, ReasonV1{reason, n.Packets, n.Bytes, reason.Text(), Advise(reason, bridge, "")})
 		}
 	}
 	slices.SortFunc(ranked, func(a, b ReasonV1) int {

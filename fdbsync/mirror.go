@@ -379,11 +379,15 @@ func (m *mirror) renew() error {
 	if m.gate.Reason != accel.Fast {
 		return nil
 	}
-	lease := m.lease
-	if lease == 0 && !m.plane.Revocation(m.link.ifindex).AtOnce() {
-		lease = safeLease
+	return m.plane.Renew(m.link.ifindex, leaseOf(m.lease, m.plane.Revocation(m.link.ifindex)))
+}
+
+// leaseOf is the lease of a bridge: as configured, or what is needful if that is 0.
+func leaseOf(configured time.Duration, r accel.Revocation) time.Duration {
+	if configured == 0 && !r.AtOnce() {
+		return safeLease
 	}
-	return m.plane.Renew(m.link.ifindex, lease)
+	return configured
 }
 
 func (m *mirror) tellReason(r accel.Reason) {

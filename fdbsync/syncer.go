@@ -40,6 +40,7 @@ type Syncer struct {
 	fail     func(error)
 	buffer   int                      // of the event socket, in bytes
 	firewall func() (firewall, error) // reads what there is
+	asking   func() (kernel, error)   // opens a socket for shunt doctor
 
 	mu      sync.Mutex
 	kernel  kernel
@@ -90,7 +91,7 @@ var (
 )
 
 func newSyncer() *Syncer {
-	return &Syncer{buffer: eventBuffer, firewall: readFirewall, changed: newChanges()}
+	return &Syncer{buffer: eventBuffer, firewall: readFirewall, asking: askingKernel, changed: newChanges()}
 }
 
 // Provision finds the data plane.

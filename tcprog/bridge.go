@@ -156,8 +156,7 @@ func (br *bridge) version() uint64 {
 }
 
 func (br *bridge) newPort(ifindex int, slot uint32) *port {
-	dir := filepath.Join(br.dir, fmt.Sprintf("port-%d", ifindex))
-	return &port{place: place{ifindex: ifindex, dir: dir}, slot: slot}
+	return &port{place: place{ifindex: ifindex, dir: portDir(br.dir, ifindex)}, slot: slot}
 }
 
 // slots hands out the numbers of port slots. A number that was given back is

@@ -6,11 +6,15 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/accel"
 )
@@ -18,7 +22,59 @@ import (
 // Check tells what of the data plane works on this kernel. It loads a program
 // for a moment and attaches nothing.
 func (d *Dataplane) Check(context.Context) []accel.Finding {
-	return []accel.Finding{checkBTF(), checkProgram(), checkRevocation(), checkHook(), checkPins()}
+	return []accel.Finding{checkBTF(), checkProgram(), checkJIT(), d.tried().finding(), checkHook(), checkPins()}
+}
+
+// Ability says how changes in the kernel would reach the programs of a bridge that
+// filters VLANs; those of another are free of what it says of VLANs. It loads
+// programs for a moment, once.
+func (d *Dataplane) Ability() accel.Revocation { return d.tried().revocation() }
+
+// ForeignOn says what tc programs and filters of others on a port mean for it, as
+// Coexist does while the bridge is open, and which they are. What is on the members
+// of a stable port is not looked at.
+func (d *Dataplane) ForeignOn(bridge, port int) (accel.Reason, []string, error) {
+	at := place{ifindex: port}
+	filters, err := filtersAt(at)
+	if err != nil {
+		return accel.PortForeignTC, nil, fmt.Errorf("look for other tc programs on port %d: %w", port, err)
+	}
+	var names []string
+	for _, f := range filters {
+		if !ours(f) {
+			names = append(names, fmt.Sprintf("filter %s, preference %d", f.Kind, f.Info>>16))
+		}
+	}
+	if len(names) > 0 {
+		return accel.PortForeignTC, names, nil
+	}
+	behind, err := d.behindOurs(bridge, port)
+	if err != nil || !behind {
+		return accel.Fast, nil, err
+	}
+	return accel.PortForeignTC, []string{"a tcx program behind shunt's"}, nil
+}
+
+// behindOurs says whether the last tcx program on a port is not the one of a daemon
+// that works on the bridge.
+func (d *Dataplane) behindOurs(bridge, port int) (bool, error) {
+	ns, err := accel.CurrentNamespace()
+	if err != nil {
+		return false, err
+	}
+	at := place{ifindex: port, dir: portDir(filepath.Join(bridgeDir(pinRoot(ns), bridge), Schema), port)}
+	l, err := link.LoadPinnedLink(filepath.Join(at.dir, linkPin), &ebpf.LoadPinOptions{ReadOnly: true})
+	if err != nil {
+		return false, nil // no daemon's
+	}
+	defer l.Close()
+	info, err := l.Info()
+	if err != nil {
+		return false, err
+	}
+	attached, err := at.attached()
+	n := len(attached)
+	return n > 0 && slices.Contains(attached, info.Program) && attached[n-1] != info.Program, err
 }
 
 func checkBTF() accel.Finding {
@@ -55,28 +111,102 @@ func tryProgram() error {
 	return tryCollection(spec)
 }
 
-// checkRevocation tries how changes in the kernel would reach the programs.
-func checkRevocation() accel.Finding {
-	entries, traced, live := tryRevokers(), tryTrace(), tryLive()
-	r := accel.Revocation{Entries: entries == nil, State: accel.StateNetlink, VLANs: traced == nil}
+// checkJIT looks at how the kernel runs a program: translated, or interpreted.
+func checkJIT() accel.Finding {
+	jited, err := isTranslated()
+	if err != nil {
+		return accel.Finding{Check: "jit", Level: accel.LevelNote, Text: fmt.Sprintf("cannot be found out: %v", err)}
+	}
+	// Shown in the first network namespace only.
+	harden, err := os.ReadFile("/proc/sys/net/core/bpf_jit_harden")
+	return jitFinding(jited, err == nil && strings.TrimSpace(string(harden)) == "2")
+}
+
+func jitFinding(jited, hardened bool) accel.Finding {
 	switch {
-	case traced == nil:
+	case !jited:
+		return accel.Finding{Check: "jit", Level: accel.LevelNote,
+			Text:   "the kernel interprets BPF programs, which costs more than the bridge does",
+			Advice: "sysctl net.core.bpf_jit_enable=1"}
+	case hardened:
+		return accel.Finding{Check: "jit", Level: accel.LevelNote,
+			Text:   "programs are translated, with hidden constants (bpf_jit_harden is 2), which costs some speed",
+			Advice: "sysctl net.core.bpf_jit_harden=1 hides those of unprivileged programs only"}
+	}
+	return accel.Finding{Check: "jit", Level: accel.LevelOK, Text: "programs are translated to machine code"}
+}
+
+func isTranslated() (bool, error) {
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.SchedCLS, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+	})
+	if err != nil {
+		return false, err
+	}
+	defer program.Close()
+	info, err := program.Info()
+	if err != nil {
+		return false, err
+	}
+	size, err := info.JitedSize()
+	return size > 0, err
+}
+
+// trial is what came of trying the ways in which changes are noticed.
+type trial struct {
+	entries, traced, live error
+}
+
+// tried tries them once.
+func (d *Dataplane) tried() trial {
+	d.trying.Do(func() { d.trial = trial{tryRevokers(), tryTrace(), tryLive()} })
+	return d.trial
+}
+
+// revocation is what is left of it for a bridge that filters VLANs.
+func (t trial) revocation() accel.Revocation {
+	r := accel.Revocation{Entries: t.entries == nil, State: accel.StateNetlink, VLANs: t.traced == nil}
+	switch {
+	case t.traced == nil:
 		r.State = accel.StateTraced
-	case live == nil:
+	case t.live == nil:
 		r.State = accel.StateLive
 	}
+	return r
+}
+
+func (t trial) finding() accel.Finding {
+	r := t.revocation()
 	weaker := r.Weaker()
 	if weaker == "" {
 		return accel.Finding{Check: "revocation", Level: accel.LevelOK,
-			Text: "what the kernel deletes, moves or changes takes effect with the next frame"}
+			Text: r.State + ": what the kernel deletes, moves or changes takes effect with the next frame"}
 	}
-	for _, err := range []error{entries, traced, live} {
-		if err != nil {
-			weaker += fmt.Sprintf("; %v", err)
+	text := r.State + ": " + weaker
+	if r.Entries && r.State != accel.StateNetlink {
+		text = r.State + ": what the kernel deletes, moves or changes takes effect with the next frame, but on a bridge that filters VLANs " + weaker
+	}
+	for _, way := range []struct {
+		name string
+		err  error
+	}{{"tracepoints", t.entries}, {"tracing", t.traced}, {"live reads", t.live}} {
+		if way.err != nil {
+			text += fmt.Sprintf("; %s: %v", way.name, causeOf(way.err))
 		}
 	}
-	return accel.Finding{Check: "revocation", Level: accel.LevelNote, Text: weaker,
+	return accel.Finding{Check: "revocation", Level: accel.LevelNote, Text: text,
 		Advice: "use a kernel with BTF that lets programs trace its functions, and give shunt CAP_PERFMON"}
+}
+
+// causeOf is what the kernel said, where it said something: what stands around it is
+// for a developer, and guesses at limits that no kernel has any more.
+func causeOf(err error) error {
+	var errno unix.Errno
+	if errors.As(err, &errno) && errno == unix.EPERM {
+		return errno
+	}
+	return err
 }
 
 func tryRevokers() error {
@@ -136,10 +266,26 @@ func checkPins() accel.Finding {
 	case err != nil:
 		return accel.Finding{Check: "bpffs", Level: accel.LevelFail,
 			Text: fmt.Sprintf("%s cannot be read: %v", bpffs, err), Advice: "mount sysfs at /sys"}
+	case !have && isBPFFSOfInit():
+		return accel.Finding{Check: "bpffs", Level: accel.LevelNote,
+			Text:   bpffs + " is hidden here, as in a shell of ip netns exec: what is pinned would go with the shell",
+			Advice: "nsenter --net=/run/netns/NAME shunt ..., in the place of ip netns exec NAME"}
 	case !have:
 		return accel.Finding{Check: "bpffs", Level: accel.LevelNote,
 			Text:   "no bpffs is mounted at " + bpffs + "; shunt run mounts one",
 			Advice: "in a shell of ip netns exec pins vanish with the shell: use nsenter --net instead"}
 	}
+	if err := unix.Faccessat(unix.AT_FDCWD, bpffs, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+		return accel.Finding{Check: "bpffs", Level: accel.LevelFail,
+			Text:   fmt.Sprintf("nothing can be pinned at %s: %v", bpffs, err),
+			Advice: "run it as root; or mount it for writing: mount -o remount,rw " + bpffs}
+	}
 	return accel.Finding{Check: "bpffs", Level: accel.LevelOK, Text: "pins can be kept at " + bpffs}
+}
+
+// isBPFFSOfInit says whether the machine has a bpffs that this process, in a mount
+// namespace of its own, does not see.
+func isBPFFSOfInit() bool {
+	have, err := isBPFFS(filepath.Join("/proc/1/root", bpffs))
+	return err == nil && have
 }

@@ -34,6 +34,11 @@ func bridgeDir(root string, ifindex int) string {
 	return filepath.Join(root, fmt.Sprintf("bridge-%d", ifindex))
 }
 
+// portDir is the directory for the pins of a port, below those of its bridge.
+func portDir(bridge string, ifindex int) string {
+	return filepath.Join(bridge, fmt.Sprintf("port-%d", ifindex))
+}
+
 // ensureBPFFS mounts a bpffs where there is none, and says whether it did.
 func ensureBPFFS() (mounted bool, err error) {
 	have, err := isBPFFS(bpffs)

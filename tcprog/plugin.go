@@ -39,6 +39,9 @@ type Dataplane struct {
 	wires   *wires
 	changes *changes
 	bridges map[int]*bridge // by ifindex
+
+	trying sync.Once // for shunt doctor
+	trial  trial
 }
 
 var (
