@@ -34,8 +34,8 @@ func (a *app) doctorCommand() *cobra.Command {
 			"For each bridge it says what share of its traffic the fast path would take, from\n" +
 			"the counters of a daemon that works on it, or else from a sample: packet sockets\n" +
 			"look at the heads of the frames that arrive at its ports, as long as --sample\n" +
-			"says, and these are judged by the bridge's table. The exit code is 1 if shunt\n" +
-			"cannot run here.",
+			"says or until Ctrl-C, and these are judged by the bridge's table. The exit code\n" +
+			"is 1 if shunt cannot run here.",
 		Example: "  shunt doctor\n  shunt doctor --bridge br0 --sample 10s",
 	}
 	f.Add(cmd)
@@ -75,7 +75,13 @@ func checkExamination(x Examination) error {
 func (a *app) examine(ctx context.Context, socket string, x Examination) []Finding {
 	served, daemon := lookForDaemon(ctx, socket)
 	x.Served = served.bridges(x.Bridge)
-	findings := []Finding{a.checkPrivileges(), checkKernel(), checkLockdown(), checkLimits(), daemon}
+	privileges := a.checkPrivileges()
+	findings := []Finding{privileges, checkKernel(), checkLockdown(), checkLimits(), daemon}
+	if privileges.Level == LevelFail {
+		// What is tried without rights tells of the rights, and not of the machine.
+		return append(findings, Finding{Check: "the rest", Level: LevelNote,
+			Text: "not looked at without these privileges: what the kernel can do, the firewall and the bridges"})
+	}
 	life := newLifecycle(a.plugins, nil)
 	for _, checker := range serving[Checker](life.components) {
 		findings = append(findings, checker.Check(ctx)...)
@@ -188,7 +194,7 @@ func (d servedBridges) findings(ctx context.Context, x Examination, before count
 	case <-over.C:
 	case <-ctx.Done():
 	}
-	after := d.count(ctx, x)
+	after := d.count(context.WithoutCancel(ctx), x) // an interrupt ends the wait, and no more
 	var findings []Finding
 	for name, b := range x.Served {
 		findings = append(findings, servedFinding(b))
@@ -206,7 +212,7 @@ func servedFinding(b BridgeV1) Finding {
 		return Finding{Check: "daemon", Level: LevelOK, Bridge: b.Name, Text: "the daemon has the fast path open"}
 	}
 	return Finding{Check: "daemon", Level: LevelNote, Bridge: b.Name,
-		Text: fmt.Sprintf("the daemon keeps it on the slow path: %s: %s", b.Reason, b.Text), Advice: b.Advice}
+		Text: fmt.Sprintf("the daemon keeps it on the slow path: %s: %s", b.Reason, b.Text), Advice: b.Advice, Reason: b.Reason}
 }
 
 // forecastOf is what the daemon counted between two moments.
@@ -323,7 +329,7 @@ func summary(findings []Finding) string {
 		levels[f.Level]++
 	}
 	if fails := levels[LevelFail]; fails > 0 {
-		return fmt.Sprintf("shunt cannot run here: %d checks failed, %d notes\n", fails, levels[LevelNote])
+		return fmt.Sprintf("shunt cannot run here: failed %d, notes %d, ok %d\n", fails, levels[LevelNote], levels[LevelOK])
 	}
-	return fmt.Sprintf("shunt can run here: %d checks, %d of them with a note\n", len(findings), levels[LevelNote])
+	return fmt.Sprintf("shunt can run here: notes %d, ok %d\n", levels[LevelNote], levels[LevelOK])
 }

@@ -36,7 +36,7 @@ func TestDoctor(t *testing.T) {
 	}
 	mustContain(t, out, "ok    privileges     CAP_NET_ADMIN, ", "ok    kernel         Linux ", "note  daemon ",
 		"note  tcx            no tcx: clsact is used\n                     advice: Linux 6.6\n",
-		"\nshunt can run here: 6 checks, 2 of them with a note\n")
+		"\nshunt can run here: notes 2, ok 4\n")
 	checkWidth(t, out)
 	bad := &fake{finds: []Finding{{Check: "bpf", Level: LevelFail, Text: "no BPF"}}}
 	a = newTestApp(bad.plugin())
@@ -50,14 +50,16 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
-func TestDoctorOfAnEmptyMachineIsForPeopleToo(t *testing.T) {
-	a := newTestApp()
+// TestDoctorWithoutRights does not take what it may not see for what is not there.
+func TestDoctorWithoutRights(t *testing.T) {
+	nothing := bridgeDoctor{sample(), func(*Host, Examination) []Finding { t.Error("the bridges were looked at"); return nil }}
+	a := newTestApp(nothing.plugin())
 	a.privileges = func() error { return errors.New("this needs CAP_BPF, which the process does not have: use sudo") }
 	code, out, _ := a.call(t, "doctor", "--socket", socketPath(t))
 	if code != 1 {
 		t.Errorf("got %d", code)
 	}
-	mustContain(t, out, "fail  privileges     this needs CAP_BPF, ", "advice: sudo shunt doctor\n", "shunt cannot run here: 1 checks failed, 1 notes\n")
+	mustContain(t, out, "shunt cannot run here: failed 1, notes 2, ok 3\n", "fail  privileges     this needs CAP_BPF, ", "advice: sudo shunt doctor\n", "note  the rest       not looked at ")
 	checkWidth(t, out)
 }
 

@@ -361,6 +361,9 @@ type Finding struct {
 	Advice string `json:"advice,omitempty"`
 	// Bridge is the one that was looked at; empty where it was the machine.
 	Bridge string `json:"bridge,omitempty"`
+	// Reason is why the bridge, or the ports that Text names, take the slow path;
+	// Fast, which is left out, where it does not.
+	Reason Reason `json:"reason,omitzero"`
 	// Traffic says what share of the bridge's frames would take the fast path, in
 	// the finding "traffic"; nil elsewhere, and where nothing was counted.
 	Traffic *Forecast `json:"traffic,omitempty"`

@@ -228,7 +228,7 @@ func onlyOne(names []string) string {
 
 // reasonFinding says a reason as shunt status does.
 func reasonFinding(check, about string, r accel.Reason, bridge, port string) accel.Finding {
-	return accel.Finding{Check: check, Level: accel.LevelNote, Text: about + r.String() + ": " + r.Text(), Advice: accel.Advise(r, bridge, port)}
+	return accel.Finding{Check: check, Level: accel.LevelNote, Text: about + r.String() + ": " + r.Text(), Advice: accel.Advise(r, bridge, port), Reason: r}
 }
 
 // guarantees says how soon a change counts on this bridge.

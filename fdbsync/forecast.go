@@ -54,7 +54,7 @@ func (j *judge) reason(a arrival) accel.Reason {
 	if class == accel.SourceMulticast || class == accel.SourceZero {
 		return class
 	}
-	in, isPort := j.ports[a.port]
+	in := j.ports[a.port]
 	vid, source := j.vlan(a, in)
 	from := accel.StationKey{MAC: a.source, VID: vid}
 	if source == accel.Fast {
@@ -65,9 +65,6 @@ func (j *judge) reason(a arrival) accel.Reason {
 	}
 	if class != accel.Fast {
 		return class
-	}
-	if !isPort {
-		return accel.PortUnknown
 	}
 	if r := j.ingress(a, in, vid); r != accel.Fast {
 		return r

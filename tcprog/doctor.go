@@ -115,7 +115,7 @@ func tryProgram() error {
 func checkJIT() accel.Finding {
 	jited, err := isTranslated()
 	if err != nil {
-		return accel.Finding{Check: "jit", Level: accel.LevelNote, Text: fmt.Sprintf("cannot be found out: %v", err)}
+		return accel.Finding{Check: "jit", Level: accel.LevelNote, Text: fmt.Sprintf("cannot be found out: %v", causeOf(err))}
 	}
 	// Shown in the first network namespace only.
 	harden, err := os.ReadFile("/proc/sys/net/core/bpf_jit_harden")
