@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -47,6 +48,8 @@ type api struct {
 	view    view
 	server  *http.Server
 	serving sync.WaitGroup
+	// streams and large are what may be open, and held for slow readers, at a time.
+	streams, large places
 
 	// users are the handlers that use the components, which they may while
 	// ready is true.
@@ -68,7 +71,10 @@ type api struct {
 // newAPI makes the server, whose requests are traced with tracers and, those that
 // are, measured with meters. detach is called for a peer that may.
 func newAPI(status StatusV1, v view, tracers trace.TracerProvider, meters metric.MeterProvider, detach func(), logger *slog.Logger) *api {
-	a := &api{logger: logger, status: status, view: v, detach: detach, ended: make(chan struct{})}
+	a := &api{
+		logger: logger, status: status, view: v, detach: detach, ended: make(chan struct{}),
+		streams: newPlaces(mostStreams), large: newPlaces(mostLarge),
+	}
 	a.stopping, a.stop = context.WithCancel(context.Background())
 	a.server = &http.Server{
 		Handler:           a.withBody(traced(a.routes(), tracers, meters)),
@@ -82,26 +88,53 @@ func newAPI(status StatusV1, v view, tracers trace.TracerProvider, meters metric
 	return a
 }
 
-func (a *api) routes() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", a.getStatus)
-	mux.HandleFunc("GET /v1/ports", answer(a, view.ports))
-	mux.HandleFunc("GET /v1/fdb", answer(a, view.fdb))
-	mux.HandleFunc("GET /v1/reasons", answer(a, view.reasons))
-	mux.HandleFunc("GET /v1/snapshot", a.getSnapshot)
-	mux.HandleFunc("GET /v1/explain", a.getExplain)
-	mux.HandleFunc("POST /v1/on", a.changing(a.postSwitch(true)))
-	mux.HandleFunc("POST /v1/off", a.changing(a.postSwitch(false)))
-	mux.HandleFunc("POST /v1/detach", a.changing(a.postDetach))
+// endpoint is one request of the control API.
+type endpoint struct {
+	pattern string
+	// changes: only root and the daemon's own user may ask.
+	changes bool
+	serve   http.HandlerFunc
+}
+
+// endpoints are all that the daemon answers, those of its components among them.
+func (a *api) endpoints() []endpoint {
+	all := []endpoint{
+		{"GET /v1/status", false, a.reading(a.getStatus)},
+		{"GET /v1/ports", false, a.reading(answer(a, view.ports))},
+		{"GET /v1/fdb", false, a.reading(answer(a, view.fdb))},
+		{"GET /v1/reasons", false, a.reading(answer(a, view.reasons))},
+		{"GET /v1/snapshot", false, a.reading(a.getSnapshot)},
+		{"GET /v1/explain", false, a.reading(a.getExplain)},
+		{"POST /v1/on", true, a.postSwitch(true)},
+		{"POST /v1/off", true, a.postSwitch(false)},
+		{"POST /v1/detach", true, a.postDetach},
+	}
 	for _, router := range a.view.routers {
 		for _, route := range router.Routes() {
-			mux.HandleFunc(route.Pattern, a.handler(route))
+			all = append(all, endpoint{route.Pattern, route.Changes, a.handler(route)})
 		}
+	}
+	return all
+}
+
+func (a *api) routes() http.Handler {
+	mux := http.NewServeMux()
+	for _, e := range a.endpoints() {
+		mux.HandleFunc(e.pattern, a.guarded(e))
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, notFoundf("the daemon does not know %s %s", r.Method, r.URL.Path))
 	})
 	return mux
+}
+
+// guarded lets through who may ask. What is not GET changes something, even where
+// that was forgotten to say.
+func (a *api) guarded(e endpoint) http.HandlerFunc {
+	if e.changes || !strings.HasPrefix(e.pattern, "GET ") {
+		return a.changing(e.serve)
+	}
+	return e.serve
 }
 
 // traced gives handlers the trace context of the client, with a span of the
@@ -141,7 +174,7 @@ func (a *api) withBody(next http.Handler) http.Handler {
 func (a *api) serve(listener net.Listener) {
 	a.serving.Go(func() {
 		// It ends when the listener is closed, which remove and finish do.
-		if err := a.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+		if err := a.server.Serve(newTurnstile(listener, a.logger)); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			a.logger.Error("the control socket failed", "error", err)
 		}
 	})
@@ -205,39 +238,73 @@ func using[T any](a *api, f func() (T, error)) (result T, err error) {
 	return f()
 }
 
-// answer makes a handler that reads one thing for ?bridge=. It lets go of the
-// components before it writes: a client that does not read holds nothing.
-func answer[T any](a *api, read func(view, string) (T, error)) http.HandlerFunc {
+// reading makes the handler of an answer that changes nothing. Few are made at a
+// time, or a crowd of clients would take the memory, and the components' locks from
+// those that forward. A client that does not read holds neither.
+func (a *api) reading(read func(*http.Request) (any, error)) http.HandlerFunc {
+	few := newPlaces(mostReading)
 	return func(w http.ResponseWriter, r *http.Request) {
-		result, err := using(a, func() (T, error) { return read(a.view, r.URL.Query().Get("bridge")) })
-		a.reply(w, result, err)
+		text, leave, err := a.made(r, few, read)
+		if err != nil {
+			a.refuse(w, err)
+			return
+		}
+		defer leave()
+		a.send(w, http.StatusOK, text)
 	}
 }
 
-func (a *api) getStatus(w http.ResponseWriter, r *http.Request) {
+// made makes an answer, and takes a place for it where it is large, which the caller
+// must leave.
+func (a *api) made(r *http.Request, few places, read func(*http.Request) (any, error)) (text []byte, leave func(), err error) {
+	done, err := few.take(r.Context())
+	if err != nil {
+		return nil, nil, err
+	}
+	defer done()
+	result, err := read(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	if text, err = encode(result); err != nil {
+		return nil, nil, err
+	}
+	if len(text) <= smallAnswer {
+		return text, func() {}, nil
+	}
+	leave, err = a.large.take(r.Context())
+	return text, leave, err
+}
+
+// answer reads one thing for ?bridge=.
+func answer[T any](a *api, read func(view, string) (T, error)) func(*http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		return using(a, func() (T, error) { return read(a.view, r.URL.Query().Get("bridge")) })
+	}
+}
+
+func (a *api) getStatus(r *http.Request) (any, error) {
 	name := r.URL.Query().Get("bridge")
 	status := a.status
 	bridges, err := using(a, func() ([]BridgeV1, error) { return a.view.status(name) })
-	if err == nil {
-		status.Ready, status.Bridges = true, bridges
-	} else if errors.Is(err, errNotReady) {
-		err = nil
+	if errors.Is(err, errNotReady) {
+		return status, nil
 	}
-	a.reply(w, status, err)
+	status.Ready, status.Bridges = true, bridges
+	return status, err
 }
 
 // getSnapshot answers like status, ports and reasons at once.
-func (a *api) getSnapshot(w http.ResponseWriter, r *http.Request) {
+func (a *api) getSnapshot(r *http.Request) (any, error) {
 	snapshot, err := using(a, func() (SnapshotV1, error) { return a.view.snapshot(r.URL.Query().Get("bridge")) })
 	bridges := snapshot.Status.Bridges
 	snapshot.Status = a.status
 	snapshot.Status.Ready, snapshot.Status.Bridges = true, bridges
-	a.reply(w, snapshot, err)
+	return snapshot, err
 }
 
-func (a *api) getExplain(w http.ResponseWriter, r *http.Request) {
-	result, err := using(a, func() (ExplainV1, error) { return a.view.explain(r.URL.Query()) })
-	a.reply(w, result, err)
+func (a *api) getExplain(r *http.Request) (any, error) {
+	return using(a, func() (ExplainV1, error) { return a.view.explain(r.URL.Query()) })
 }
 
 // postSwitch makes the handler of on and off.
@@ -340,15 +407,28 @@ func (a *api) refuse(w http.ResponseWriter, err error) {
 }
 
 func (a *api) write(w http.ResponseWriter, status int, body any) {
-	text, err := json.Marshal(body)
+	text, err := encode(body)
 	if err != nil {
-		a.refuse(w, fmt.Errorf("the answer cannot be written: %w", err))
+		a.refuse(w, err)
 		return
 	}
+	a.send(w, status, text)
+}
+
+// encode writes a body as a line of JSON.
+func encode(body any) ([]byte, error) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return nil, fmt.Errorf("the answer cannot be written: %w", err)
+	}
+	return append(text, '\n'), nil
+}
+
+func (a *api) send(w http.ResponseWriter, status int, text []byte) {
 	w.Header().Set("Content-Type", "application/json")
-	err = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
+	err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
 	w.WriteHeader(status)
-	_, writeErr := w.Write(append(text, '\n'))
+	_, writeErr := w.Write(text)
 	if err := errors.Join(err, writeErr); err != nil {
 		a.logger.Debug("a client did not take its answer", "error", err)
 	}
@@ -358,15 +438,11 @@ type peerKey struct{}
 
 // withPeer remembers who is at the other end of a connection.
 func withPeer(ctx context.Context, conn net.Conn) context.Context {
-	unixConn, ok := conn.(*net.UnixConn)
-	if !ok {
+	v, ok := conn.(*visitor)
+	if !ok || v.peer == nil {
 		return ctx
 	}
-	peer, err := peerOf(unixConn)
-	if err != nil {
-		return ctx
-	}
-	return context.WithValue(ctx, peerKey{}, peer)
+	return context.WithValue(ctx, peerKey{}, v.peer)
 }
 
 // changing lets only root and the daemon's own user through. Reading is guarded

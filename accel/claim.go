@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -134,6 +135,9 @@ func claimHolder(bridge string) (*unix.Ucred, error) {
 	return peerOf(conn)
 }
 
+// acceptPause is how long a claim waits after a connection that it could not take.
+const acceptPause = 10 * time.Millisecond
+
 // hold keeps a claim. Those who connect only want to know who holds it; they
 // are taken off the queue, or it would fill up.
 func (c *claims) hold(listener net.Listener) {
@@ -144,9 +148,11 @@ func (c *claims) hold(listener net.Listener) {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
-			if err == nil {
-				conn.Close()
+			if err != nil { // no file is free: it would fail at once again
+				time.Sleep(acceptPause)
+				continue
 			}
+			conn.Close()
 		}
 	})
 }

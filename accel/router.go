@@ -22,11 +22,14 @@ type Router interface {
 //
 // Either function may take as long as it takes. The context of its request ends
 // when the client goes or the components are about to stop, which wait for it: it
-// must then return soon. The body is in memory.
+// must then return soon. The body is in memory. Answers that change nothing are made
+// two at a time, and the others wait for their turn; streams that are too many are
+// refused.
 type Route struct {
 	// Pattern is as in net/http, such as "GET /v1/groups".
 	Pattern string
-	// Changes: only root and the daemon's own user may ask.
+	// Changes: only root and the daemon's own user may ask. That holds for every
+	// method but GET, whatever stands here.
 	Changes bool
 	// Answer returns what is written as JSON. An error is written as ErrorV1,
 	// with the status of a *StatusError in it, and 500 without one.
@@ -54,34 +57,44 @@ func Statusf(status int, format string, args ...any) error {
 
 // handler serves a route.
 func (a *api) handler(route Route) http.HandlerFunc {
-	serve := a.answering(route.Answer)
-	if route.Stream != nil {
-		serve = a.streaming(route.Stream)
+	switch {
+	case route.Stream != nil:
+		return a.streaming(route.Stream)
+	case route.Changes:
+		return a.answering(route.Answer)
 	}
-	if route.Changes {
-		serve = a.changing(serve)
-	}
-	return serve
+	return a.reading(func(r *http.Request) (result any, err error) { return a.worked(r, route.Answer) })
 }
 
 // answering makes the handler of one answer. It lets go of the components before
 // it writes: a client that does not read holds nothing.
 func (a *api) answering(answer func(*http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		var result any
-		err := a.work(r, func(r *http.Request) (err error) {
-			result, err = answer(r)
-			return err
-		})
+		result, err := a.worked(r, answer)
 		a.reply(w, result, err)
 	}
+}
+
+// worked runs answer as work does.
+func (a *api) worked(r *http.Request, answer func(*http.Request) (any, error)) (result any, err error) {
+	err = a.work(r, func(r *http.Request) (err error) {
+		result, err = answer(r)
+		return err
+	})
+	return result, err
 }
 
 // streaming makes the handler of a stream.
 func (a *api) streaming(stream func(*http.Request, func(any) error) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		leave, err := a.streams.try(r.Context())
+		if err != nil {
+			a.refuse(w, err)
+			return
+		}
+		defer leave()
 		l := &lines{w: w, control: http.NewResponseController(w)}
-		err := a.work(r, func(r *http.Request) error {
+		err = a.work(r, func(r *http.Request) error {
 			defer l.hurryAfter(r.Context())()
 			return stream(r, func(line any) error { return l.send(r.Context(), line) })
 		})

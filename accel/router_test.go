@@ -90,7 +90,8 @@ func TestRoutesThatChangeAreForRoot(t *testing.T) {
 	} {
 		w := httptest.NewRecorder()
 		ctx := context.WithValue(t.Context(), peerKey{}, c.peer)
-		a.handler(Route{Changes: c.changes, Answer: answer})(w, httptest.NewRequestWithContext(ctx, "POST", "/", nil))
+		route := Route{Pattern: "GET /", Changes: c.changes, Answer: answer}
+		a.guarded(endpoint{route.Pattern, route.Changes, a.handler(route)})(w, httptest.NewRequestWithContext(ctx, "POST", "/", nil))
 		if w.Code != c.status {
 			t.Errorf("%+v: got %d %s", c, w.Code, w.Body)
 		}

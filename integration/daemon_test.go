@@ -119,9 +119,16 @@ func launch(t *testing.T, ns *lab.Namespace, args ...string) *daemon {
 // launchTo is launch with a place for what the daemon prints; nil for nowhere.
 func launchTo(t *testing.T, stdout io.Writer, ns *lab.Namespace, args ...string) *daemon {
 	t.Helper()
+	return launchBy(t, []string{binary}, stdout, ns, args...)
+}
+
+// launchBy is launchTo by a command that becomes shunt.
+func launchBy(t *testing.T, by []string, stdout io.Writer, ns *lab.Namespace, args ...string) *daemon {
+	t.Helper()
 	dir := t.TempDir()
 	d := &daemon{t: t, socket: filepath.Join(dir, "shunt.sock"), log: &output{}, exited: make(chan struct{})}
-	d.cmd = exec.Command(binary, append([]string{"run", "--socket", d.socket}, args...)...)
+	by = append(append([]string{}, by...), "run", "--socket", d.socket)
+	d.cmd = exec.Command(by[0], append(by[1:], args...)...)
 	d.cmd.Stdout, d.cmd.Stderr = stdout, d.log
 	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+filepath.Join(dir, "notify"))
 	d.listenNotify(filepath.Join(dir, "notify"))
