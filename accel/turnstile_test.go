@@ -101,7 +101,20 @@ func dial(t *testing.T, socket string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(10 * time.Second)) // far longer than any answer takes
 	return conn
+}
+
+// soon receives what is on its way.
+func soon[T any](t *testing.T, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-patience(t).Done():
+		t.Fatal("it does not come")
+		panic("not reached")
+	}
 }
 
 // TestStrangersAreTurnedAway when all places for them are taken, and with a sentence.
@@ -119,9 +132,9 @@ func TestStrangersAreTurnedAway(t *testing.T) {
 		}
 	}()
 	dial(t, socket)
-	first := <-accepted
+	first := soon(t, accepted)
 	dial(t, socket)
-	<-accepted
+	soon(t, accepted)
 	third := dial(t, socket)
 	answer, err := io.ReadAll(third)
 	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 503 ") || !strings.HasSuffix(string(answer), `{"error":"too many clients ask at the same time: ask again in a moment"}`) {
@@ -131,9 +144,9 @@ func TestStrangersAreTurnedAway(t *testing.T) {
 		t.Error("closed twice without an error")
 	}
 	dial(t, socket)
-	<-accepted
+	soon(t, accepted)
 	s.Close()
-	if _, open := <-accepted; open {
+	if conn := soon(t, accepted); conn != nil {
 		t.Error("it accepts after its end")
 	}
 }
@@ -163,13 +176,13 @@ func TestTheTrustedWaitForTheirTurn(t *testing.T) {
 	case <-time.After(20 * time.Millisecond):
 	}
 	first.Close()
-	if r := <-next; r.err != nil || r.conn == nil {
+	if r := soon(t, next); r.err != nil || r.conn == nil {
 		t.Errorf("got %+v", r)
 	}
 	dial(t, socket)
 	go accept()
 	s.Close()
-	if r := <-next; !errors.Is(r.err, net.ErrClosed) {
+	if r := soon(t, next); !errors.Is(r.err, net.ErrClosed) {
 		t.Errorf("got %+v", r)
 	}
 }

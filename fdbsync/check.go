@@ -43,7 +43,9 @@ func (f firewall) brNetfilterFinding() accel.Finding {
 	case !f.brNetfilter:
 		return accel.Finding{Check: "br_netfilter", Level: accel.LevelOK, Text: "it is not there: bridged frames see no IP rules"}
 	case f.ip:
-		return finding("br_netfilter", accel.BrNetfilter)
+		found := finding("br_netfilter", accel.BrNetfilter)
+		found.Text += " (whatever bridge-nf-call-iptables says: the kernel does not tell of its changes)"
+		return found
 	}
 	return accel.Finding{
 		Check: "br_netfilter", Level: accel.LevelOK,

@@ -316,6 +316,21 @@ func TestDoctorWithoutRights(t *testing.T) {
 	}
 }
 
+// TestDoctorSeesThatPinsAreHidden in a mount namespace as ip netns exec makes it.
+func TestDoctorSeesThatPinsAreHidden(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 2})
+	startDaemon(t, l) // mounts a bpffs where there is none
+	const hide = `umount -l /sys && mount -t sysfs sysfs /sys && exec "$0" doctor --sample 0 --socket /nonexistent`
+	cmd := exec.Command("unshare", "-m", "sh", "-c", hide, binary)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	must(t, l.Bridge.Start(cmd))
+	must(t, cmd.Wait())
+	if !strings.Contains(out.String(), "note  bpffs          /sys/fs/bpf is hidden here") {
+		t.Errorf("got %s", out.String())
+	}
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

@@ -266,7 +266,7 @@ func checkPins() accel.Finding {
 	case err != nil:
 		return accel.Finding{Check: "bpffs", Level: accel.LevelFail,
 			Text: fmt.Sprintf("%s cannot be read: %v", bpffs, err), Advice: "mount sysfs at /sys"}
-	case !have && isBPFFSOfInit():
+	case !have && isHidden():
 		return accel.Finding{Check: "bpffs", Level: accel.LevelNote,
 			Text:   bpffs + " is hidden here, as in a shell of ip netns exec: what is pinned would go with the shell",
 			Advice: "nsenter --net=/run/netns/NAME shunt ..., in the place of ip netns exec NAME"}
@@ -283,9 +283,13 @@ func checkPins() accel.Finding {
 	return accel.Finding{Check: "bpffs", Level: accel.LevelOK, Text: "pins can be kept at " + bpffs}
 }
 
-// isBPFFSOfInit says whether the machine has a bpffs that this process, in a mount
-// namespace of its own, does not see.
-func isBPFFSOfInit() bool {
-	have, err := isBPFFS(filepath.Join("/proc/1/root", bpffs))
-	return err == nil && have
+// isHidden says whether there is a bpffs that this process, in a mount namespace of
+// its own, does not see: that of the first process, or of the one that started it.
+func isHidden() bool {
+	for _, pid := range []int{1, os.Getppid()} {
+		if have, err := isBPFFS(fmt.Sprintf("/proc/%d/root%s", pid, bpffs)); err == nil && have {
+			return true
+		}
+	}
+	return false
 }

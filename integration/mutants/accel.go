@@ -76,7 +76,7 @@ func init() {
 	a("an end that was asked for is no error", "run.go", "		err = nil // the end that was asked for\n", "", "TestSignalWhileStarting")
 	a("components stop behind the handlers that use them", "api.go", "	a.users.Wait()\n", "", "TestLongAnswersEndBeforeTheComponents")
 	a("a handler that the end cut off is said so", "router.go", "cancel(errNotReady)", "cancel(nil)", "TestLongAnswersEndBeforeTheComponents")
-	a("who may change a plugin's things is asked", "router.go", "	if route.Changes {\n", "	if false {\n", "TestRoutesThatChangeAreForRoot")
+	a("who may change a plugin's things is asked", "api.go", "	if e.changes || ", "	if ", "TestRoutesThatChangeAreForRoot")
 	a("a refusal reaches who still sends", "api.go", "		io.CopyN(io.Discard, r.Body, maxDiscard)\n", "", "TestRefusalReachesWhoStillSends")
 	a("a plugin's error has its status", "api.go", "		status = known.Status\n", "		_ = known\n", "TestRoutesTellTheirErrors")
 	a("an answer that is no JSON is an error", "api.go", "	text, err := json.Marshal(body)\n	if err != nil {\n", "	text, err := json.Marshal(body)\n	if false {\n", "TestRoutesGetTheirBody")

@@ -61,7 +61,7 @@ func init() {
 	a("a port on its way stays isolated", "eligible.go", "(from.Flags|to.Flags)&^accel.FlagHairpin | from.Flags&to.Flags", "to.Flags", "TestNarrowed")
 	a("suppression makes the data plane look for neighbour discovery", "mirror.go", "CheckND: m.suppressesND()", "CheckND: false", "TestGateSaysWhatIsAsked")
 	a("only the bridge that was named bypasses netfilter", "syncer.go", "bypass: slices.Contains(s.bypass, name)", "bypass: len(s.bypass) > 0", "TestBypassNetfilter")
-	a("there is a lease where the kernel cannot revoke all", "mirror.go", "lease == 0 && !m.plane.Revocation(m.link.ifindex).AtOnce()", "false", "TestLease")
+	a("there is a lease where the kernel cannot revoke all", "mirror.go", "configured == 0 && !r.AtOnce()", "false", "TestLease")
 	a("a gate that opens has a lease at once", "mirror.go", "	return m.renew()\n", "	return nil\n", "TestLease")
 	a("all bridges are closed before one is opened", "syncer.go", "	if err := s.closeGone(); err != nil {\n		return err\n	}\n	if s.all {\n", "	if s.all {\n", "TestAllBridges")
 	a("a bridge that is gone is forgotten", "syncer.go", "		return !m.named && !exists\n", "		return m.named && !exists\n", "TestAllBridges")
