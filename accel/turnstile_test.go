@@ -154,6 +154,8 @@ func TestStrangersAreTurnedAway(t *testing.T) {
 // TestTheTrustedWaitForTheirTurn and are not refused; the end does not wait for them.
 func TestTheTrustedWaitForTheirTurn(t *testing.T) {
 	s, socket := turnstileOf(t, 1, true)
+	asked := make(chan struct{}, 3)
+	s.trusts = func(*unix.Ucred) bool { asked <- struct{}{}; return true }
 	dial(t, socket)
 	first, err := s.Accept()
 	if err != nil {
@@ -181,6 +183,9 @@ func TestTheTrustedWaitForTheirTurn(t *testing.T) {
 	}
 	dial(t, socket)
 	go accept()
+	for range 3 {
+		soon(t, asked) // the last one waits now
+	}
 	s.Close()
 	if r := soon(t, next); !errors.Is(r.err, net.ErrClosed) {
 		t.Errorf("got %+v", r)
