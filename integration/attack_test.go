@@ -31,6 +31,7 @@ const crowd = 1000
 const (
 	crowdFiles  = 256 + 64 + 16
 	crowdMemory = 64 << 20
+	fewClients  = 2*256/8 + 16 // where it may open 256 files
 )
 
 // nobody is a user without rights.
@@ -191,7 +192,7 @@ func ask(uid int, socket, text string) (status int, answer string, err error) {
 
 // attackRig is a daemon with a large table, a short lease and a socket that is open
 // to all, and a stream of frames that must not notice anything.
-func attackRig(t *testing.T, by []string) (d *daemon, calm func()) {
+func attackRig(t *testing.T, by []string) (d *daemon, s *lab.Sender, calm func()) {
 	t.Helper()
 	const entries = 10_000
 	l := newLab(t, lab.Options{Hosts: 3})
@@ -209,16 +210,17 @@ func attackRig(t *testing.T, by []string) (d *daemon, calm func()) {
 	a, b := hostStation(t, l.Hosts[0]), hostStation(t, l.Hosts[1])
 	introduce(t, a.wire, a.mac, b.wire, b.mac)
 	d.awaitActive(a.mac, b.mac)
-	return d, underStream(t, d, a, b)
+	s, calm = underStream(t, d, a, b)
+	return d, s, calm
 }
 
 // underStream sends frames until the returned function is called, which wants none
 // of them lost, nor on the slow path for want of a lease or of anything else.
-func underStream(t *testing.T, d *daemon, a, b station) func() {
+func underStream(t *testing.T, d *daemon, a, b station) (s *lab.Sender, calm func()) {
 	t.Helper()
 	before := d.reasons()
 	ctx, end := context.WithCancel(t.Context())
-	s := &lab.Sender{
+	s = &lab.Sender{
 		Wire: a.wire, Frame: lab.Frame{Source: a.mac, Destination: b.mac, Stream: 1},
 		Pace: lab.Pace{PerSecond: 5000, Gentle: true},
 	}
@@ -231,7 +233,7 @@ func underStream(t *testing.T, d *daemon, a, b station) func() {
 		report, err := lab.Run(ctx, s, 1<<40, b.wire)
 		done <- result{report, err}
 	}()
-	return sync.OnceFunc(func() {
+	return s, sync.OnceFunc(func() {
 		end()
 		r := <-done
 		must(t, r.err)
@@ -256,7 +258,7 @@ func underStream(t *testing.T, d *daemon, a, b station) func() {
 // some without. The daemon answers those who ask, and keeps its lease, its files and
 // its memory.
 func TestAThousandClients(t *testing.T) {
-	d, calm := attackRig(t, []string{binary})
+	d, _, calm := attackRig(t, []string{binary})
 	before := d.figures()
 	t.Logf("before:                     %v", before)
 
@@ -313,11 +315,17 @@ func TestAThousandClients(t *testing.T) {
 // TestTheLastFileIsNotForClients gives the daemon few files, which the crowd must not
 // take: it looks at the firewall twice a second, and needs some for that.
 func TestTheLastFileIsNotForClients(t *testing.T) {
-	d, calm := attackRig(t, []string{"sh", "-c", `ulimit -n 256 && exec "$0" "$@"`, binary})
+	d, stream, calm := attackRig(t, []string{"sh", "-c", `ulimit -n 256 && exec "$0" "$@"`, binary})
 	before := d.figures()
 	for _, uid := range []int{nobody, 0} {
 		conns := storm(t, uid, d.socket)
 		during := d.figures()
+		// Long enough for a few looks at the firewall.
+		looked := stream.Next.Load() + 10_000
+		await(t, "the stream goes on", func() bool { return stream.Next.Load() >= looked })
+		if during.files > before.files+fewClients {
+			t.Errorf("%d files are open, %d before", during.files, before.files)
+		}
 		t.Logf("of 256 files: %d before, %d under %d attackers of user %d", before.files, during.files, crowd, uid)
 		closeAll(conns)
 		mustAnswerRoot(t, d)
