@@ -13,17 +13,30 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/integration/spantree"
+	"github.com/shunt-dev/shunt/telemetry/otlptest"
 )
 
+// What it prints of the last swap is what an operator's own backend gets, which the
+// daemon could not reach by itself.
 func TestDemoMeasuresAndLosesNothing(t *testing.T) {
-	out, err := exec.Command(binary, "demo", "-j").Output()
+	backend, err := otlptest.Listen()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var r map[string]float64
+	defer backend.Close()
+	cmd := exec.Command(binary, "demo", "-j")
+	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=otlp", "OTEL_EXPORTER_OTLP_ENDPOINT="+backend.URL())
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r map[string]any
 	if err := json.Unmarshal(out, &r); err != nil {
 		t.Fatalf("%v in %s", err, out)
 	}
@@ -33,19 +46,82 @@ func TestDemoMeasuresAndLosesNothing(t *testing.T) {
 		"off_latency_p50_microseconds", "on_latency_p50_microseconds",
 		"off_latency_p99_microseconds", "on_latency_p99_microseconds",
 		"rounds", "fast_frames", "stream_frames", "stream_switches",
+		"swaps", "swap_frames", "swap_flip_microseconds",
 	} {
-		if r[key] <= 0 {
+		if n, ok := r[key].(float64); !ok || n <= 0 {
 			t.Errorf("%s is %v", key, r[key])
 		}
 	}
-	for _, key := range []string{"stream_lost", "stream_doubled", "stream_out_of_order"} {
-		if n, ok := r[key]; !ok || n != 0 {
+	for _, key := range []string{
+		"stream_lost", "stream_doubled", "stream_out_of_order",
+		"swap_lost", "swap_doubled", "swap_out_of_order",
+	} {
+		if n, ok := r[key].(float64); !ok || n != 0 {
 			t.Errorf("%s is %v (present: %v)", key, n, ok)
 		}
 	}
-	if r["fast_share"] < 0.99 {
+	if r["fast_share"].(float64) < 0.99 {
 		t.Errorf("%.4f of the frames were fast", r["fast_share"])
 	}
+	expectSwapTrace(t, out, backend.Received())
+}
+
+// expectSwapTrace wants the trace that the demo printed to explain the time that the
+// swap took, and the backend to have the same one.
+func expectSwapTrace(t *testing.T, printed []byte, got otlptest.Received) {
+	t.Helper()
+	var r struct {
+		ID    string `json:"swap_trace_id"`
+		Spans []struct {
+			Name     string  `json:"name"`
+			ID       string  `json:"span_id"`
+			Parent   string  `json:"parent_span_id"`
+			Begins   float64 `json:"begins_milliseconds"`
+			Duration float64 `json:"duration_milliseconds"`
+		} `json:"swap_trace"`
+	}
+	if err := json.Unmarshal(printed, &r); err != nil {
+		t.Fatal(err)
+	}
+	var spans []spantree.Span
+	inMilliseconds := func(n float64) time.Duration { return time.Duration(n * float64(time.Millisecond)) }
+	for _, s := range r.Spans {
+		spans = append(spans, spantree.Span{ID: s.ID, Parent: s.Parent, Name: s.Name,
+			Began: time.Time{}.Add(inMilliseconds(s.Begins)), Took: inMilliseconds(s.Duration)})
+	}
+	shown := checkSwap(t, spans)
+	sent := checkSwap(t, traceOf(got, r.ID))
+	if shown.ID != sent.ID {
+		t.Errorf("root %s is shown, and %s is sent", shown.ID, sent.ID)
+	}
+}
+
+// swapPhases are those of a swap that goes well.
+var swapPhases = []string{"resolve", "check", "prewarm", "flip", "announce", "drain", "retire"}
+
+// checkSwap wants the trace of a swap that went well, and returns its root.
+func checkSwap(t *testing.T, spans []spantree.Span) *spantree.Tree {
+	t.Helper()
+	tree, err := spantree.Grow(spans)
+	if err != nil {
+		t.Fatal(err)
+	}
+	share, err := tree.CheckSwap(swapPhases)
+	if err != nil {
+		t.Errorf("%v in %+v", err, spans)
+	}
+	t.Logf("%s took %v, and its phases explain %.2f %% of it", tree.Name, tree.Took, 100*share)
+	return tree
+}
+
+// traceOf returns what came of a trace.
+func traceOf(got otlptest.Received, id string) (spans []spantree.Span) {
+	for _, s := range got.Spans {
+		if s.TraceID == id {
+			spans = append(spans, spantree.Span{Trace: id, ID: s.SpanID, Parent: s.ParentID, Name: s.Name, Began: s.Start, Took: s.End.Sub(s.Start)})
+		}
+	}
+	return spans
 }
 
 func TestDemoFitsTheTerminal(t *testing.T) {
@@ -60,18 +136,23 @@ func TestDemoFitsTheTerminal(t *testing.T) {
 	}
 }
 
-// However the demo ends in the middle, nothing of it is left.
+// However the demo ends in the middle, nothing of it is left. What its daemon pins,
+// nobody else ever sees.
 func TestDemoRemovesWhatItMade(t *testing.T) {
+	const measuring, exchanging = "round 1", "sending numbered frames both ways"
 	for name, c := range map[string]struct {
-		signal syscall.Signal
-		says   string
+		signal      syscall.Signal
+		while, says string
 	}{
-		"Ctrl-C":  {syscall.SIGINT, "interrupted"},
-		"SIGTERM": {syscall.SIGTERM, "interrupted"},
-		"SIGKILL": {syscall.SIGKILL, ""},
+		"Ctrl-C":           {syscall.SIGINT, measuring, "interrupted"},
+		"Ctrl-C in a swap": {syscall.SIGINT, exchanging, "interrupted"},
+		"SIGTERM":          {syscall.SIGTERM, measuring, "interrupted"},
+		"SIGKILL":          {syscall.SIGKILL, measuring, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
+			temporary := t.TempDir()
 			cmd := exec.Command(binary, "demo")
+			cmd.Env = append(os.Environ(), "TMPDIR="+temporary)
 			stdout, err := cmd.StdoutPipe()
 			if err != nil {
 				t.Fatal(err)
@@ -82,11 +163,11 @@ func TestDemoRemovesWhatItMade(t *testing.T) {
 				t.Fatal(err)
 			}
 			lines := bufio.NewScanner(stdout)
-			for lines.Scan() && !strings.HasPrefix(lines.Text(), "round 1") {
+			for lines.Scan() && !strings.HasPrefix(lines.Text(), c.while) {
 			}
 			daemon := childOf(t, cmd.Process.Pid)
 			pins := pinsOf(t, daemon)
-			if _, err := os.Stat(pins); err != nil {
+			if _, err := os.Stat(fmt.Sprintf("/proc/%d/root%s", daemon, pins)); err != nil {
 				t.Fatalf("the demo's daemon has no pins: %v", err)
 			}
 			if err := cmd.Process.Signal(c.signal); err != nil {
@@ -102,6 +183,9 @@ func TestDemoRemovesWhatItMade(t *testing.T) {
 			})
 			if _, err := os.Stat(pins); !os.IsNotExist(err) {
 				t.Errorf("%s is left (%v)", pins, err)
+			}
+			if left, err := os.ReadDir(temporary); err != nil || len(left) > 0 {
+				t.Errorf("of its temporary files %v are left (%v)", left, err)
 			}
 		})
 	}

@@ -5,43 +5,55 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/integration/lab"
 )
 
 // daemon is a "shunt run" in the bridge's namespace.
 type daemon struct {
-	cmd    *exec.Cmd
-	socket string
-	ended  chan struct{} // closed when the process has ended
+	cmd   *exec.Cmd
+	ended chan struct{} // closed when the process has ended
 
 	mu     sync.Mutex
 	stderr bytes.Buffer
 }
 
-// startDaemon starts this same program as a daemon. It is asked to stop when
-// this process dies, however that happens: the kernel ties it to the thread
-// that started it, which therefore waits for its end. The signal is the one that
-// may come several times: the kernel sends it for every thread that dies.
-func startDaemon(ns *lab.Namespace, dir string) (*daemon, error) {
+// Where the daemon has its files. What is below /run it sees alone: see seclude.
+const (
+	configFile = "/run/shunt.yaml"
+	socketFile = "/run/shunt.sock"
+	stateDir   = "/run/state"
+)
+
+// startDaemon starts this same program as a daemon, with that configuration, whose
+// spans go to the collector. It is asked to stop when this process dies, however that
+// happens: the kernel ties it to the thread that started it, which therefore waits for
+// its end. The signal is the one that may come several times: the kernel sends it for
+// every thread that dies.
+func startDaemon(ns *lab.Namespace, config string, c *collector) (*daemon, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{socket: filepath.Join(dir, "shunt.sock"), ended: make(chan struct{})}
-	d.cmd = exec.Command(self, "run", "--bridge", lab.BridgeName, "--socket", d.socket)
+	d := &daemon{ended: make(chan struct{})}
+	d.cmd = exec.Command(self, "run", "--config", configFile, "--socket", socketFile, "--state-dir", stateDir)
+	d.cmd.Env = c.environment()
 	d.cmd.Stderr = d
 	// A process group of its own: Ctrl-C is for the demo, which then stops
 	// the daemon in its turn.
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	started := make(chan error, 1)
 	go ns.Do(func() error {
-		err := d.cmd.Start()
+		err := seclude(config)
+		if err == nil {
+			err = d.cmd.Start()
+		}
 		started <- err
 		if err == nil {
 			d.cmd.Wait()
@@ -53,6 +65,30 @@ func startDaemon(ns *lab.Namespace, dir string) (*daemon, error) {
 		return nil, fmt.Errorf("start shunt: %w", err)
 	}
 	return d, nil
+}
+
+// seclude gives the thread, and the daemon that it starts, mounts of its own: a BPF
+// filesystem, and a /run with the configuration. The wire of a stable port outlives its
+// daemon by its pins, as it should on a host, and not here: these pins, and the
+// journals, go with the daemon however it ends.
+func seclude(config string) error {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("make a mount namespace: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	for path, kind := range map[string]string{"/sys/fs/bpf": "bpf", "/run": "tmpfs"} {
+		if err := unix.Mount(kind, path, kind, 0, "mode=0700"); err != nil {
+			return fmt.Errorf("mount %s: %w", path, err)
+		}
+	}
+	return os.WriteFile(configFile, []byte(config), 0o600)
+}
+
+// socket is the daemon's control socket, from here.
+func (d *daemon) socket() string {
+	return fmt.Sprintf("/proc/%d/root%s", d.cmd.Process.Pid, socketFile)
 }
 
 // Write takes what the daemon says.

@@ -1,6 +1,6 @@
 // Package demo registers the command "shunt demo": hosts on a real bridge in
-// network namespaces of its own, real traffic with the fast path off and on,
-// and what was measured.
+// network namespaces of its own, real traffic with the fast path off and on, an
+// uplink that is exchanged under load, and what was measured.
 package demo
 
 import (
@@ -15,7 +15,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/shunt-dev/shunt/accel"
-	"github.com/shunt-dev/shunt/integration/lab"
+	"github.com/shunt-dev/shunt/integration/spantree"
+	"github.com/shunt-dev/shunt/integration/swaplab"
 )
 
 func init() {
@@ -29,7 +30,11 @@ func command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show shunt at work between hosts of its own, in network namespaces",
-		Args:  cobra.NoArgs,
+		Long: "Show shunt at work between hosts of its own, in network namespaces: traffic with\n" +
+			"the fast path off and on, and an uplink that is exchanged under load.\n\n" +
+			"Nothing of this machine is touched, and nothing is left. With OTEL_TRACES_EXPORTER=otlp\n" +
+			"the traces go where the OTEL_* environment variables say, too.",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return demonstrate(cmd.Context(), cmd.OutOrStdout(), asJSON)
 		},
@@ -62,7 +67,7 @@ func demonstrate(ctx context.Context, out io.Writer, asJSON bool) (err error) {
 		encoder.SetIndent("", "    ")
 		return encoder.Encode(r)
 	}
-	return r.print(out)
+	return r.print(out, s.swapTrace)
 }
 
 // interrupted says so instead of what the interruption broke.
@@ -75,30 +80,38 @@ func interrupted(ctx context.Context, err error) error {
 
 // scene is what the demo builds.
 type scene struct {
-	progress io.Writer
-	dir      string // of the control socket
-	lab      *lab.Lab
-	daemon   *daemon
-	client   *accel.Client
+	progress  io.Writer
+	lab       *swaplab.Lab
+	collector *collector
+	daemon    *daemon
+	client    *accel.Client
+	swapTrace *spantree.Tree // of the last swap
 }
 
 func (s *scene) say(format string, args ...any) { fmt.Fprintf(s.progress, format+"\n", args...) }
 
-// build makes two hosts on a bridge and starts shunt beside it.
+// build makes two hosts on a bridge with an uplink, and starts shunt beside it.
 func (s *scene) build(ctx context.Context) (err error) {
-	s.say("building two hosts on a bridge, in network namespaces")
-	if s.lab, err = lab.New(lab.Options{Hosts: 2}); err != nil {
+	s.say("building two hosts on a bridge with an uplink, in network namespaces")
+	if s.lab, err = swaplab.New(2); err != nil {
 		return fmt.Errorf("build the hosts: %w", err)
 	}
-	if s.dir, err = os.MkdirTemp("", "shunt-demo-"); err != nil {
+	if err := s.layCables(); err != nil {
+		return err
+	}
+	bridge := s.lab.Host.Bridge
+	if s.collector, err = newCollector(ctx, bridge); err != nil {
 		return err
 	}
 	s.say("starting shunt beside the bridge")
-	if s.daemon, err = startDaemon(s.lab.Bridge, s.dir); err != nil {
+	if s.daemon, err = startDaemon(bridge, configuration, s.collector); err != nil {
 		return err
 	}
-	s.client = accel.NewClient(s.daemon.socket)
-	return s.awaitReady(ctx)
+	s.client = accel.NewClient(s.daemon.socket())
+	if err := s.awaitReady(ctx); err != nil {
+		return err
+	}
+	return s.lab.Host.AwaitForwarding()
 }
 
 const (
@@ -113,7 +126,7 @@ func (s *scene) awaitReady(ctx context.Context) error {
 	defer again.Stop()
 	for {
 		status, err := s.client.Status(ctx, "")
-		if err == nil && status.Ready {
+		if err == nil && status.Ready && s.uplinkReady(ctx) {
 			return nil
 		}
 		select {
@@ -126,17 +139,18 @@ func (s *scene) awaitReady(ctx context.Context) error {
 	}
 }
 
-// remove ends the daemon, which takes its programs along, and the namespaces.
+// remove ends the daemon, which takes its programs along, and the namespaces. The
+// collector takes what the daemon sends at its end.
 func (s *scene) remove() error {
 	var errs []error
 	if s.daemon != nil {
 		errs = append(errs, s.daemon.stop())
 	}
+	if s.collector != nil {
+		errs = append(errs, s.collector.close())
+	}
 	if s.lab != nil {
 		errs = append(errs, s.lab.Close())
-	}
-	if s.dir != "" {
-		errs = append(errs, os.RemoveAll(s.dir))
 	}
 	return errors.Join(errs...)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/shunt-dev/shunt/integration/lab"
+	"github.com/shunt-dev/shunt/integration/spantree"
 )
 
 // Result is what the demo measured, and what -j prints. Rates and latencies are
@@ -34,6 +35,16 @@ type Result struct {
 	StreamLost       uint64  `json:"stream_lost"`
 	StreamDoubled    uint64  `json:"stream_doubled"`
 	StreamOutOfOrder uint64  `json:"stream_out_of_order"`
+
+	// The swaps of the uplink. The flip's time is the median.
+	Swaps          int     `json:"swaps"`
+	SwapFrames     uint64  `json:"swap_frames"`
+	SwapLost       uint64  `json:"swap_lost"`
+	SwapDoubled    uint64  `json:"swap_doubled"`
+	SwapOutOfOrder uint64  `json:"swap_out_of_order"`
+	SwapFlip       float64 `json:"swap_flip_microseconds"`
+	SwapTraceID    string  `json:"swap_trace_id"`
+	SwapTrace      []Span  `json:"swap_trace"` // of the last swap
 }
 
 const (
@@ -64,7 +75,11 @@ func (s *scene) measure(ctx context.Context) (r Result, err error) {
 	}
 	r.take(off, on)
 	s.say("sending numbered frames while the fast path is switched off and on")
-	return r, s.stream(ctx, &r)
+	if err := s.stream(ctx, &r); err != nil {
+		return r, err
+	}
+	s.say("sending numbered frames both ways while the uplink is exchanged")
+	return r, s.exchange(ctx, &r)
 }
 
 // round measures all three kinds of traffic with the fast path off or on.
@@ -72,7 +87,7 @@ func (s *scene) round(ctx context.Context, on bool, r *Result) (m sample, err er
 	if _, err := s.client.Switch(ctx, "", on); err != nil {
 		return m, err
 	}
-	a, b := s.lab.Hosts[0], s.lab.Hosts[1]
+	a, b := s.lab.Host.Hosts[0], s.lab.Host.Hosts[1]
 	fast, slow, err := s.counters(ctx)
 	if err != nil {
 		return m, err
@@ -121,9 +136,10 @@ func (r *Result) take(off, on []sample) {
 	r.FastShare = float64(r.FastFrames) / float64(r.FastFrames+r.SlowFrames)
 }
 
-func microseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
+func microseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
+func milliseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
 
-func median(samples []sample, value func(sample) float64) float64 {
+func median[T any](samples []T, value func(T) float64) float64 {
 	var values []float64
 	for _, s := range samples {
 		values = append(values, value(s))
@@ -141,19 +157,19 @@ const (
 // stream sends numbered frames from one host to the other and switches the fast
 // path meanwhile, evenly over the stream.
 func (s *scene) stream(ctx context.Context, r *Result) error {
-	from, err := s.lab.Hosts[0].Wire()
+	from, err := s.lab.Host.Hosts[0].Wire()
 	if err != nil {
 		return err
 	}
 	defer from.Close()
-	to, err := s.lab.Hosts[1].Wire()
+	to, err := s.lab.Host.Hosts[1].Wire()
 	if err != nil {
 		return err
 	}
 	defer to.Close()
 	sender := &lab.Sender{
 		Wire:  from,
-		Frame: lab.Frame{Source: s.lab.Hosts[0].MAC, Destination: s.lab.Hosts[1].MAC, Stream: 1},
+		Frame: lab.Frame{Source: s.lab.Host.Hosts[0].MAC, Destination: s.lab.Host.Hosts[1].MAC, Stream: 1},
 		Pace:  lab.Pace{PerSecond: streamRate},
 	}
 	switched := make(chan error, 1)
@@ -188,8 +204,9 @@ func (s *scene) switchDuring(ctx context.Context, sender *lab.Sender) error {
 	return nil
 }
 
-// print writes the result for people, at most 80 columns wide.
-func (r Result) print(out io.Writer) error {
+// print writes the result for people, with the trace of the last swap, at most 80 columns
+// wide.
+func (r Result) print(out io.Writer, swap *spantree.Tree) error {
 	line := "%-26s %14s %14s %9s\n"
 	text := fmt.Sprintf("\n"+line, "", "bridge", "shunt", "ratio")
 	text += fmt.Sprintf(line, "TCP throughput", bits(r.OffTCP), bits(r.OnTCP), ratio(r.OnTCP, r.OffTCP))
@@ -201,6 +218,10 @@ func (r Result) print(out io.Writer) error {
 	text += fmt.Sprintf("\nFast path: %.2f %% of %d frames while it was on.\n", math.Floor(10_000*r.FastShare)/100, r.FastFrames+r.SlowFrames)
 	text += fmt.Sprintf("Stream of %d numbered frames, the fast path switched %d times:\n%d lost, %d doubled, %d out of order.\n",
 		r.StreamFrames, r.StreamSwitches, r.StreamLost, r.StreamDoubled, r.StreamOutOfOrder)
+	text += fmt.Sprintf("\nUplink exchanged %d times under %d numbered frames, both ways:\n"+
+		"%d lost, %d doubled, %d out of order. Each flip is one store: it took %s.\n",
+		r.Swaps, r.SwapFrames, r.SwapLost, r.SwapDoubled, r.SwapOutOfOrder, trip(r.SwapFlip))
+	text += fmt.Sprintf("\nThe last exchange is trace %s:\n", r.SwapTraceID) + outline(swap)
 	_, err := io.WriteString(out, text)
 	return err
 }
