@@ -38,6 +38,11 @@ mutants *pattern:
 soak duration="10m" *flags:
     go test -run 'TestTwin$' -timeout 0 -count 1 -v ./integration -twin.for {{duration}} {{flags}}
 
+# Swap an uplink, and read the traces back from Jaeger, which is built once (about 10
+# minutes); needs root.
+test-jaeger:
+    go run ./integration/backends jaeger
+
 # What is run before a change is taken.
 ci:
     bash .ci/run

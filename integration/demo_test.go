@@ -110,7 +110,7 @@ func checkSwap(t *testing.T, spans []spantree.Span) *spantree.Tree {
 	if err != nil {
 		t.Errorf("%v in %+v", err, spans)
 	}
-	t.Logf("%s took %v, and its phases explain %.2f %% of it", tree.Name, tree.Took, 100*share)
+	t.Logf("the phases explain %.2f %% of the time\n%s", 100*share, tree.Outline())
 	return tree
 }
 

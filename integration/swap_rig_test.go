@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -42,6 +43,7 @@ type swapRig struct {
 type groupConfig struct {
 	name, port string
 	members    []string
+	drain      string // 100ms if it is empty
 }
 
 // rigOptions say what to build.
@@ -107,8 +109,8 @@ func (x *swapRig) start(groups ...groupConfig) {
 		text += "groups:\n"
 	}
 	for _, g := range groups {
-		text += fmt.Sprintf("  - name: %s\n    bridge: %s\n    port: %s\n    members: [%s]\n    drain: 100ms\n",
-			g.name, lab.BridgeName, g.port, strings.Join(g.members, ", "))
+		text += fmt.Sprintf("  - name: %s\n    bridge: %s\n    port: %s\n    members: [%s]\n    drain: %s\n",
+			g.name, lab.BridgeName, g.port, strings.Join(g.members, ", "), cmp.Or(g.drain, "100ms"))
 	}
 	x.must(os.WriteFile(x.config, []byte(text), 0o600))
 	x.restart()

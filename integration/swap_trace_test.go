@@ -9,13 +9,17 @@ import (
 	"os/exec"
 	"slices"
 	"testing"
+	"time"
 
+	"github.com/shunt-dev/shunt/integration/spantree"
 	"github.com/shunt-dev/shunt/integration/swaplab"
 )
 
 // span is a span as the console exporter prints it.
 type span struct {
 	Name        string
+	StartTime   time.Time
+	EndTime     time.Time
 	SpanContext spanContext
 	Parent      spanContext
 	Attributes  []struct {
@@ -38,7 +42,7 @@ func TestSwapIsOneTrace(t *testing.T) {
 	x := newSwapLab(t, rigOptions{})
 	printed := &output{}
 	x.stdout = printed
-	g := groupConfig{name: uplink, port: stable}
+	g := groupConfig{name: uplink, port: stable, drain: "1s"} // the default
 	for n := range 2 {
 		g.members = append(g.members, x.addMember(n+1, swaplab.Veth).Name)
 	}
@@ -52,11 +56,27 @@ func TestSwapIsOneTrace(t *testing.T) {
 	x.d.stop() // it writes its spans
 
 	spans := parseSpans(t, printed.String())
-	expectTrace(t, spans, done, parent, []string{"resolve", "check", "prewarm", "flip", "announce", "drain", "retire"})
+	expectTrace(t, spans, done, parent, swapPhases)
+	checkSwap(t, below(spans, done, parent))
 	inTrace := slices.DeleteFunc(slices.Clone(spans), func(s span) bool { return s.SpanContext.TraceID != failed })
 	if !slices.ContainsFunc(inTrace, func(s span) bool { return s.Status.Code == "Error" }) {
 		t.Errorf("no span of the swap that failed says so: %+v", inTrace)
 	}
+}
+
+// below returns a trace without what is above it.
+func below(spans []span, trace, parent string) (tree []spantree.Span) {
+	for _, s := range spans {
+		if s.SpanContext.TraceID != trace {
+			continue
+		}
+		of := spantree.Span{ID: s.SpanContext.SpanID, Parent: s.Parent.SpanID, Name: s.Name, Began: s.StartTime, Took: s.EndTime.Sub(s.StartTime)}
+		if of.Parent == parent {
+			of.Parent = ""
+		}
+		tree = append(tree, of)
+	}
+	return tree
 }
 
 // swapWithParent runs shunt swap with a trace context in its environment.

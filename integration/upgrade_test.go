@@ -34,7 +34,8 @@ func testUpgrade(t *testing.T, pace lab.Pace) {
 		_, err := x.l.AddMemberTo(m.outside, name, m.kind)
 		x.must(err)
 	}
-	x.start(groupConfig{uplink, stable, []string{"m1", "m2"}}, groupConfig{"other", "up1", []string{"m3", "m4"}})
+	x.start(groupConfig{name: uplink, port: stable, members: []string{"m1", "m2"}},
+		groupConfig{name: "other", port: "up1", members: []string{"m3", "m4"}})
 	first := x.trafficAt(pace)
 	const another = 21
 	beside, err := x.l.StartTrafficBetween(x.l.Host.Hosts[1], second.Hosts[0], another, pace)

@@ -261,8 +261,7 @@ func (e *Engine) recover(g *group) {
 	g.mu.Unlock()
 	if !s.flipped {
 		s.failed(fmt.Errorf("%s; it was undone", s.request.Why))
-		s.phase(ctx, phaseRollBack, s.undo)
-		s.leave()
+		s.rollBack(ctx)
 		s.end(ctx, resultFailed)
 		return
 	}

@@ -240,7 +240,8 @@ func (s *swap) takeLoss() loss {
 }
 
 // leave gives the group free, unless the swap was told something after its flip
-// that it has to deal with.
+// that it has to deal with. It is a part of the last phase, whichever that is: to
+// forget the journal takes the disk's time.
 func (s *swap) leave() bool {
 	g := s.group
 	g.mu.Lock()

@@ -46,12 +46,19 @@ func (s *swap) run(ctx context.Context) {
 	ctx = context.WithoutCancel(ctx)
 	if err != nil {
 		s.failed(s.because(err))
-		s.phase(ctx, phaseRollBack, s.undo)
-		s.leave()
+		s.rollBack(ctx)
 		s.end(ctx, resultFailed)
 		return
 	}
 	s.settle(ctx)
+}
+
+// rollBack is the last phase of a swap that was not flipped.
+func (s *swap) rollBack(ctx context.Context) {
+	s.phase(ctx, phaseRollBack, func(ctx context.Context) error {
+		defer s.leave()
+		return s.undo(ctx)
+	})
 }
 
 // because says in words that the caller went away.
@@ -68,12 +75,15 @@ func (s *swap) settle(ctx context.Context) {
 	err := s.phase(after, phaseAnnounce, s.announce)
 	s.keep = errors.Is(err, errStopping)
 	s.phase(after, phaseDrain, s.drain)
+	result, over := resultDone, false
 	if !s.interrupted() {
-		s.phase(ctx, phaseRetire, s.retire)
+		s.phase(ctx, phaseRetire, func(ctx context.Context) error {
+			defer func() { over = s.leave() }()
+			return s.retire(ctx)
+		})
 	}
-	result := resultDone
-	for !s.leave() { // it was told of a loss, perhaps in the last moment
-		result = s.afterLoss(ctx)
+	for !over { // it was told of a loss, perhaps in the last moment
+		result, over = s.afterLoss(ctx)
 	}
 	s.end(ctx, result)
 }
@@ -472,10 +482,11 @@ func (s *swap) dismiss(m *member) {
 
 // afterLoss is what remains to do when the active member was lost after the
 // flip. The traffic was moved already; back on the source, the outside is told.
-func (s *swap) afterLoss(ctx context.Context) (result string) {
+func (s *swap) afterLoss(ctx context.Context) (result string, over bool) {
 	loss := s.takeLoss()
 	s.failed(loss.err)
 	s.phase(ctx, phaseRollBack, func(ctx context.Context) error {
+		defer func() { over = s.leave() }()
 		s.journalLate(phaseRollBack)
 		if !loss.back { // another swap goes on from here
 			s.dismiss(s.from)
@@ -488,9 +499,9 @@ func (s *swap) afterLoss(ctx context.Context) (result string) {
 		return err
 	})
 	if loss.back {
-		return resultRolledBack
+		return resultRolledBack, over
 	}
-	return resultFailed
+	return resultFailed, over
 }
 
 // undo takes back what prewarm did. A warm member stays one, as it is, and so does one

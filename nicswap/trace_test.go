@@ -170,3 +170,39 @@ func TestAFailoverIsATrace(t *testing.T) {
 		}
 	})
 }
+
+// The phases explain all of a swap's time, that of the disk too: what a trace shows no
+// phase for, nobody can look for.
+func TestThePhasesExplainTheTimeOfASwap(t *testing.T) {
+	for name, c := range map[string]struct {
+		hinder func(l *lab)
+		result string
+	}{
+		"done":        {func(*lab) {}, "done"},
+		"failed":      {func(l *lab) { l.k.refuse("PrepareFlip", errRefused) }, "failed"},
+		"rolled back": {func(l *lab) { l.k.on("Send nic2", func() { go l.k.unplug("nic2") }) }, "rolled_back"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inLab(t, func(t *testing.T, l *lab) {
+				d := l.start()
+				d.store.write = func(path string, content []byte) error {
+					time.Sleep(3 * time.Millisecond)
+					return writeFile(path, content)
+				}
+				l.k.table = []accel.Station{{Port: 50, Active: true}}
+				c.hinder(l)
+				if v := d.swap(t, "nic2"); v.Result != c.result {
+					t.Fatalf("the swap is %+v", v)
+				}
+				root, phases := swapTrace(t, d.spans.GetSpans())
+				explained := time.Duration(0)
+				for _, phase := range phases {
+					explained += phase.EndTime.Sub(phase.StartTime)
+				}
+				if took := root.EndTime.Sub(root.StartTime); explained != took || took == 0 {
+					t.Errorf("phases %v take %v, and the swap %v", names(phases), explained, took)
+				}
+			})
+		})
+	}
+}

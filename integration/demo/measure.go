@@ -221,7 +221,7 @@ func (r Result) print(out io.Writer, swap *spantree.Tree) error {
 	text += fmt.Sprintf("\nUplink exchanged %d times under %d numbered frames, both ways:\n"+
 		"%d lost, %d doubled, %d out of order. Each flip is one store: it took %s.\n",
 		r.Swaps, r.SwapFrames, r.SwapLost, r.SwapDoubled, r.SwapOutOfOrder, trip(r.SwapFlip))
-	text += fmt.Sprintf("\nThe last exchange is trace %s:\n", r.SwapTraceID) + outline(swap)
+	text += fmt.Sprintf("\nThe last exchange is trace %s:\n", r.SwapTraceID) + swap.Outline()
 	_, err := io.WriteString(out, text)
 	return err
 }

@@ -24,7 +24,7 @@ const (
 const configuration = `
 bridges: [` + lab.BridgeName + `]
 groups:
-  - {name: ` + uplink + `, bridge: ` + lab.BridgeName + `, members: [` + first + `, ` + second + `], drain: 200ms}
+  - {name: ` + uplink + `, bridge: ` + lab.BridgeName + `, members: [` + first + `, ` + second + `]}
 `
 
 // layCables makes the members.
@@ -55,7 +55,7 @@ type swapped struct {
 }
 
 const (
-	swaps        = 4
+	swaps        = 3
 	framesAround = 2000 // each way, between two swaps
 )
 

@@ -6,7 +6,9 @@ package lab
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -110,6 +112,16 @@ func (n *Namespace) WriteSys(path, value string) error {
 		}
 		return os.WriteFile(path, []byte(value), 0)
 	})
+}
+
+// Dial connects to an address as the namespace sees it. A socket stays in the namespace
+// where it was made.
+func (n *Namespace) Dial(ctx context.Context, network, address string) (c net.Conn, err error) {
+	err = n.Do(func() error {
+		c, err = new(net.Dialer).DialContext(ctx, network, address)
+		return err
+	})
+	return c, err
 }
 
 // Path is the namespace's file, for programs that take one.

@@ -6,7 +6,7 @@ func init() {
 		mutants = append(mutants, mutant{name: "swap: " + name, file: "nicswap/" + file, old: old, new: new, pkg: "./nicswap", run: run})
 	}
 	n("the second swap of a group is refused", "swap.go", "	case g.running != nil:\n", "	case g.running != nil && false:\n", "TestTheSecondSwapIsRefused")
-	n("a failure before the flip is undone", "swap.go", "		s.phase(ctx, phaseRollBack, s.undo)\n", "", "TestFailureBeforeTheFlip|TestACallerThatGoesAway")
+	n("a failure before the flip is undone", "swap.go", "		defer s.leave()\n		return s.undo(ctx)\n", "		s.leave()\n		return nil\n", "TestFailureBeforeTheFlip|TestACallerThatGoesAway")
 	n("a warm member stays on the wire", "swap.go", "	if !s.wasWarm && s.giveUp() {\n", "	if s.giveUp() {\n", "TestAWarmMemberStaysOne")
 	n("the MTU of before is restored", "swap.go", "	if now.MTU != before.MTU {\n", "	if false {\n", "TestFailureBeforeTheFlip")
 	n("the promiscuity of before is restored", "swap.go", "	if now.Promisc != before.Promisc {\n", "	if false {\n", "TestFailureBeforeTheFlip")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -86,7 +87,18 @@ func (t *Tree) Find(name string) (found *Tree) {
 	return found
 }
 
-// Gap is how much of a root's time no phase may leave unexplained.
+// Outline writes a trace as an indented list for people, at most 80 columns wide.
+func (t *Tree) Outline() string {
+	const line = "%-40.40s %14s %14s\n"
+	text := fmt.Sprintf(line, "", "begins at", "takes")
+	inMilliseconds := func(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d.Nanoseconds())/1e6) }
+	t.Walk(func(s *Tree, depth int) {
+		text += fmt.Sprintf(line, strings.Repeat("  ", depth)+s.Name, inMilliseconds(s.Began.Sub(t.Began)), inMilliseconds(s.Took))
+	})
+	return text
+}
+
+// Gap is how much of a root's time the phases may leave unexplained.
 const Gap = 0.05
 
 // CheckSwap wants the trace of a swap to have these phases below it, in that order,

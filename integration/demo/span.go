@@ -1,11 +1,6 @@
 package demo
 
-import (
-	"fmt"
-	"strings"
-
-	"github.com/shunt-dev/shunt/integration/spantree"
-)
+import "github.com/shunt-dev/shunt/integration/spantree"
 
 // Span is a span of the trace in Result.
 type Span struct {
@@ -21,15 +16,4 @@ func spansOf(tree *spantree.Tree) (spans []Span) {
 		spans = append(spans, Span{t.Name, t.ID, t.Parent, milliseconds(t.Began.Sub(tree.Began)), milliseconds(t.Took)})
 	})
 	return spans
-}
-
-// outline writes a trace as an indented list, at most 80 columns wide.
-func outline(tree *spantree.Tree) string {
-	const line = "%-40.40s %14s %14s\n"
-	text := fmt.Sprintf(line, "", "begins at", "takes")
-	tree.Walk(func(t *spantree.Tree, depth int) {
-		text += fmt.Sprintf(line, strings.Repeat("  ", depth)+t.Name,
-			fmt.Sprintf("%.2f ms", milliseconds(t.Began.Sub(tree.Began))), fmt.Sprintf("%.2f ms", milliseconds(t.Took)))
-	})
-	return text
 }
