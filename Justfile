@@ -43,6 +43,11 @@ soak duration="10m" *flags:
 test-jaeger:
     go run ./integration/backends jaeger
 
+# Have a shunt scraped by a real Prometheus, and try the dashboard and the rules; needs
+# root.
+test-prometheus:
+    go run ./integration/backends prometheus
+
 # What is run before a change is taken.
 ci:
     bash .ci/run

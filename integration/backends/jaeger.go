@@ -116,7 +116,7 @@ func checkTraces(ctx context.Context, s *server, service string, done demonstrat
 	err := s.await(ctx, func(ctx context.Context) error {
 		err := s.get(ctx, "/api/traces?"+query.Encode(), &found)
 		if err == nil && len(found.Data) != done.Swaps {
-			err = fmt.Errorf("Jaeger has %d traces of swaps, and there were %d", len(found.Data), done.Swaps)
+			err = fmt.Errorf("%d traces of swaps are there, and there were %d", len(found.Data), done.Swaps)
 		}
 		return err
 	})
@@ -182,7 +182,7 @@ func (t jaegerTrace) grow() (*spantree.Tree, error) {
 	var spans []spantree.Span
 	for _, s := range t.Spans {
 		if len(s.Warnings) > 0 {
-			return nil, fmt.Errorf("Jaeger warns of %s: %v", s.Name, s.Warnings)
+			return nil, fmt.Errorf("there are warnings of %s: %v", s.Name, s.Warnings)
 		}
 		span := spantree.Span{Trace: t.ID, ID: s.ID, Name: s.Name,
 			Began: time.UnixMicro(s.Began), Took: time.Duration(s.Duration) * time.Microsecond}

@@ -5,6 +5,11 @@
 // swaps the demo's uplink, and reads the traces of the swaps back from Jaeger, which it
 // builds from the Go module proxy the first time: that takes about ten minutes.
 //
+//	go run ./integration/backends prometheus
+//
+// has a shunt scraped to which everything happens, and asks every query of the dashboard
+// in packaging/ and evaluates every rule there. Prometheus is Debian's.
+//
 // It needs root. Everything runs in network namespaces of its own; what is built is kept
 // in the user's cache directory.
 package main
@@ -31,9 +36,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	try := map[string]func(context.Context, place) error{"jaeger": tryJaeger}
+	try := map[string]func(context.Context, place) error{"jaeger": tryJaeger, "prometheus": tryPrometheus}
 	if len(args) != 1 || try[args[0]] == nil {
-		return errors.New("name one: jaeger")
+		return errors.New("name one: jaeger or prometheus")
 	}
 	dir, err := os.MkdirTemp("", "shunt-backends-")
 	if err != nil {

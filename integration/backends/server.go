@@ -32,15 +32,22 @@ func serve(ns *lab.Namespace, base string, cmd *exec.Cmd) (*server, error) {
 	s := &server{name: cmd.Path, cmd: cmd, base: base, ended: make(chan struct{}),
 		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: ns.Dial}}}
 	cmd.Stdout, cmd.Stderr = s, s
-	// Ctrl-C is for this program, which ends the server in its turn.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := ns.Start(cmd); err != nil {
+	// Ctrl-C is for this program, which ends the server in its turn, or the kernel does
+	// when the thread is gone that started it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	started := make(chan error, 1)
+	go ns.Do(func() error {
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			cmd.Wait()
+			close(s.ended)
+		}
+		return nil
+	})
+	if err := <-started; err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.name, err)
 	}
-	go func() {
-		defer close(s.ended)
-		cmd.Wait()
-	}()
 	return s, nil
 }
 
@@ -89,11 +96,16 @@ func (s *server) await(ctx context.Context, look func(context.Context) error) er
 	defer cancel()
 	again := time.NewTicker(lookAgain)
 	defer again.Stop()
+	var last error
 	for {
 		err := look(ctx)
 		if err == nil {
 			return nil
 		}
+		if ctx.Err() != nil && last != nil {
+			err = last // and not that it was cut short
+		}
+		last = err
 		select {
 		case <-again.C:
 		case <-s.ended:
