@@ -183,6 +183,7 @@ func TestDemoRemovesWhatItMade(t *testing.T) {
 			})
 			if _, err := os.Stat(pins); !os.IsNotExist(err) {
 				t.Errorf("%s is left (%v)", pins, err)
+				os.RemoveAll(pins)
 			}
 			if left, err := os.ReadDir(temporary); err != nil || len(left) > 0 {
 				t.Errorf("of its temporary files %v are left (%v)", left, err)
