@@ -220,7 +220,19 @@ func makeMeasures(provider metric.MeterProvider) (*measures, error) {
 		applyDuration: f.histogram(applyDuration), swapDuration: f.histogram(swapDuration),
 		phaseDuration: f.histogram(phaseDuration), flipDuration: f.histogram(flipDuration),
 	}
+	m.begin()
 	return m, errors.Join(f.errs...)
+}
+
+// begin shows counters before they first count: whoever asks by how much they rose
+// would miss the first time (Prometheus' increase).
+func (m *measures) begin() {
+	ctx := context.Background()
+	m.overruns.Add(ctx, 0)
+	m.skipped.Add(ctx, 0)
+	for _, cause := range []string{"overrun", "periodic"} {
+		m.resyncs.Add(ctx, 0, with(keyCause.String(cause)))
+	}
 }
 
 // observe has the callback called with every collection.

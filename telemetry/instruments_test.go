@@ -116,6 +116,7 @@ func TestWhatIsMeasured(t *testing.T) {
 		{1, []string{"shunt.netlink.overruns"}},
 		{1, []string{"shunt.netlink.skipped"}},
 		{1, []string{"shunt.resyncs", "shunt.cause", "overrun"}},
+		{0, []string{"shunt.resyncs", "shunt.cause", "periodic"}},
 		{1, []string{"shunt.swaps", "shunt.group", "uplink", "shunt.cause", "loss", "shunt.result", "rolled_back"}},
 		{8, []string{"shunt.swap.lost", "shunt.group", "uplink"}},
 	} {

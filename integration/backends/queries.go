@@ -15,10 +15,6 @@ type metric struct {
 	labels []string
 }
 
-// never are metrics that nothing in the lab can raise, and that are not there before:
-// that a message of the kernel cannot be read.
-var never = []string{"shunt_netlink_skipped_total"}
-
 var (
 	documentedLine = regexp.MustCompile("(?m)^(\\w[\\w -]*), unit .*Prometheus: `(\\w+)(?:\\{([^}]*)\\})?`")
 	nameText       = regexp.MustCompile(`\bshunt[_:][a-z_:0-9]+`)
@@ -41,9 +37,7 @@ func documented(path string) (metrics []metric, err error) {
 		if found[3] != "" {
 			m.labels = strings.Split(found[3], ", ")
 		}
-		if !slices.Contains(never, m.name) {
-			metrics = append(metrics, m)
-		}
+		metrics = append(metrics, m)
 	}
 	if len(metrics) == 0 {
 		return nil, fmt.Errorf("%s documents no metric that can be understood", path)
@@ -56,7 +50,7 @@ func documented(path string) (metrics []metric, err error) {
 func selectors(expression string) (names []string) {
 	labels := labelsOf(expression)
 	for _, name := range nameText.FindAllString(expression, -1) {
-		if !slices.Contains(labels, name) && !slices.Contains(never, name) && !slices.Contains(names, name) {
+		if !slices.Contains(labels, name) && !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}

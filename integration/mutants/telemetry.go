@@ -29,6 +29,7 @@ func init() {
 	p("histograms have their buckets", "instruments.go", "		metric.WithExplicitBucketBoundaries(i.Buckets...))\n", "	)\n", "TestEveryInstrumentIsAsDescribed")
 	p("a swap's duration names its trace", "instruments.go", "	e.measures.swapDuration.Record(ctx,", "	e.measures.swapDuration.Record(context.Background(),", "TestHistogramsNameTraces")
 
+	p("counters are there before they count", "instruments.go", "	m.begin()\n", "", "TestWhatIsMeasured")
 	h := guard("accel/", "./accel")
 	h("components are observed before they stop", "run.go", "	s.life.settle(ctx)\n	err := s.life.stop(ctx)\n", "	err := s.life.stop(ctx)\n	s.life.settle(ctx)\n", "TestComponentsAreObservedBeforeTheyStop")
 	h("the host's own lines are exported", "run.go", "	s.logger = s.life.logger\n", "", "TestTheStartIsATraceWithItsLog")
