@@ -131,6 +131,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "shunt",
 		Short:         "A bypass lane for existing Linux bridges",
+		Version:       Version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
@@ -191,8 +192,15 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return fmt.Errorf("%q takes no argument, but got %q; see \"%s --help\"", cmd.CommandPath(), args[0], cmd.CommandPath())
 }
 
-// Version is that of the module, and of the commit where Go knows only that.
+// version is what the linker was told (-X), for packages.
+var version string
+
+// Version is that of the package or the module, and of the commit where Go knows
+// only that.
 func Version() string {
+	if version != "" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {
 		return "unknown"

@@ -25,6 +25,8 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	case "stuck":
 		Register((&fake{stopGate: make(chan struct{})}).plugin())
+	case "mortal":
+		Register(Plugin{Name: "mortal", New: func() Component { return &mortal{fake: sample()} }})
 	default:
 		Register(sample().plugin())
 	}

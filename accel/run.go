@@ -113,7 +113,7 @@ func (s *service) work(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
-	<-ctx.Done()
+	s.awaitEnd(ctx)
 	s.logger.Info("stopping", "because", context.Cause(ctx))
 	return context.Cause(ctx)
 }

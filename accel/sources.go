@@ -103,3 +103,11 @@ type Keeper interface {
 	// the component works, before Stop.
 	Kept() []string
 }
+
+// Heart is served by a component with a loop that everything hangs on: while it
+// beats, the daemon works. fdbsync serves it.
+type Heart interface {
+	// Beats returns a number that changes at least once a second while the
+	// component works, and stands still when it hangs. It waits for nothing.
+	Beats() uint64
+}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -41,6 +42,7 @@ type Syncer struct {
 	buffer   int                      // of the event socket, in bytes
 	firewall func() (firewall, error) // reads what there is
 	asking   func() (kernel, error)   // opens a socket for shunt doctor
+	turns    atomic.Uint64            // of the loop
 
 	mu      sync.Mutex
 	kernel  kernel
@@ -88,6 +90,7 @@ func newChanges() changes {
 var (
 	_ accel.Component    = (*Syncer)(nil)
 	_ accel.BridgeSource = (*Syncer)(nil)
+	_ accel.Heart        = (*Syncer)(nil)
 )
 
 func newSyncer() *Syncer {
@@ -343,6 +346,7 @@ func (s *Syncer) loop(ctx context.Context) {
 	again := time.NewTimer(secondLook)
 	defer again.Stop()
 	for {
+		s.turns.Add(1)
 		var err error
 		select {
 		case <-ctx.Done():
@@ -368,6 +372,9 @@ func (s *Syncer) loop(ctx context.Context) {
 		}
 	}
 }
+
+// Beats are the turns of the loop, of which every tick makes one.
+func (s *Syncer) Beats() uint64 { return s.turns.Load() }
 
 // renewInterval is short enough for a lease to be renewed four times.
 func (s *Syncer) renewInterval() time.Duration {

@@ -639,3 +639,20 @@ func TestEveryEventOfABurstIsTakenIn(t *testing.T) {
 		t.Errorf("%d of %d events were taken in", taken, events)
 	}
 }
+
+func TestLoopThatHangsDoesNotBeat(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		b := startBench(t)
+		before := b.Beats()
+		eventually(t, "the loop beats though nothing happens", func() bool { return b.Beats() > before })
+		b.Syncer.mu.Lock() // whatever the loop does, it needs this
+		before = b.Beats()
+		<-time.After(3 * tickInterval)
+		after := b.Beats()
+		b.Syncer.mu.Unlock()
+		if after > before+1 { // the turn that hangs
+			t.Errorf("%d beats of a loop that hangs", after-before)
+		}
+		eventually(t, "the loop goes on", func() bool { return b.Beats() > after })
+	})
+}
