@@ -100,4 +100,7 @@ func init() {
 	a("a group's name is no flag and no hidden file", "config_groups.go", " || !letterOrDigit(rune(name[0])) {", " {", "TestGroupNames")
 	a("a rate is not rounded", "config_groups.go", " || len(fraction) > zeros {", " {\n		return 0, false\n	}\n	if fraction = fraction[:min(zeros, len(fraction))]; false {", "TestRates")
 	a("a probe is for one host", "config_groups.go", "addr.IsUnspecified() || addr.IsMulticast()", "addr.IsUnspecified()", "TestGroupMistakes")
+	a("a heart that stands still is not covered up", "watchdog.go", "w.beats != nil && beats[i] == w.beats[i]", "false", "TestHeartThatStandsStill|TestProcessTellsSystemd")
+	a("a heart that goes on counts again", "watchdog.go", "	w.beats, w.doubted = beats, false\n", "	w.beats = beats\n", "TestHeartThatStandsStill")
+	a("beats are those since the last sign of life", "watchdog.go", "	if len(still) > 0 {\n", "	defer func() { w.beats = beats }()\n	if len(still) > 0 {\n", "TestHeartThatStandsStill")
 }

@@ -73,4 +73,6 @@ func init() {
 	a("links that do not hold still do not end the start", "syncer.go", "	for errors.Is(err, errChanging) && ctx.Err() == nil {\n", "	for false {\n", "TestLinksThatChangeAtTheStart")
 	a("a table that was not read after a loss does not count", "mirror.go", "	m.synced, m.unread = false, true\n", "	m.synced, m.unread = false, false\n", "TestLinksThatChangeAfterALoss")
 	a("the start waits for what was there", "syncer.go", "		m.awaited = m.present\n", "		m.awaited = false\n", "TestReadyWaitsForWhatWasThere")
+	a("a loop that hangs does not beat", "syncer.go", "return s.turns.Load()", "return uint64(time.Now().UnixNano())", "TestLoopThatHangs")
+	a("a loop that works beats", "syncer.go", "		s.turns.Add(1)\n", "", "TestLoopThatHangs")
 }
