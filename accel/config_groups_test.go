@@ -208,7 +208,7 @@ func TestPackagedGroupsAreAnExample(t *testing.T) {
 	}
 	before, example, _ := strings.Cut(string(text), "\n#groups:")
 	example = strings.ReplaceAll("\n#groups:"+example, "\n#", "\n")
-	got, err := parseConfig([]byte(before + example))
+	got, err := parseConfig([]byte(before + "\nbridges: [br0]" + example))
 	if err != nil || len(got.Groups) != 1 {
 		t.Fatalf("got %+v, %v", got.Groups, err)
 	}

@@ -26,15 +26,22 @@ const (
 // Main is the whole program: it runs the command that the arguments name, with
 // the plugins that have registered, and exits.
 func Main() {
+	os.Exit(newApp().main(untilSignal(), os.Args[1:]))
+}
+
+// Command is the whole command line of the plugins that have registered, for those
+// who write about it, such as the maker of the manual pages.
+func Command() *cobra.Command { return newApp().rootCommand() }
+
+func newApp() *app {
 	plugins, err := registered()
 	if err != nil {
 		panic("accel: " + err.Error()) // a mistake in the program
 	}
-	a := &app{
+	return &app{
 		plugins: plugins, stdout: os.Stdout, stderr: os.Stderr,
 		privileges: checkPrivileges, alone: refuseOtherDaemon, namespaces: namedNamespaces,
 	}
-	os.Exit(a.main(untilSignal(), os.Args[1:]))
 }
 
 // untilSignal returns a context that ends with the first signal. The second
