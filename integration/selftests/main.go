@@ -15,17 +15,14 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
-	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 
-	"github.com/shunt-dev/shunt/integration/selftests/machine"
+	"github.com/shunt-dev/shunt/integration/machine"
 )
 
 func main() {
@@ -53,7 +50,7 @@ func run(ctx context.Context, series, pattern string, modes []bool, timeout time
 	if err != nil {
 		return err
 	}
-	if err := checkTools(); err != nil {
+	if err := machine.CheckTools(machine.RootTools); err != nil {
 		return err
 	}
 	k, initrd, err := prepare(series)
@@ -79,24 +76,6 @@ func run(ctx context.Context, series, pattern string, modes []bool, timeout time
 	return judge(os.Stdout, rows)
 }
 
-// checkTools names the packages of what is missing.
-func checkTools() error {
-	var missing []string
-	for tool, pkg := range map[string]string{
-		"qemu-system-x86_64": "qemu-system-x86", "mmdebstrap": "mmdebstrap", "bsdtar": "libarchive-tools",
-		"/sbin/depmod": "kmod", "xz": "xz-utils", "apt-get": "apt", "dpkg-deb": "dpkg",
-	} {
-		if _, err := exec.LookPath(tool); err != nil {
-			missing = append(missing, pkg)
-		}
-	}
-	if len(missing) > 0 {
-		slices.Sort(missing)
-		return fmt.Errorf("packages are missing: apt-get install %s", strings.Join(missing, " "))
-	}
-	return nil
-}
-
 // prepare fetches everything and makes what the machine boots from.
 func prepare(series string) (k machine.Kernel, initrd string, err error) {
 	cache, err := os.UserCacheDir()
@@ -113,7 +92,7 @@ func prepare(series string) (k machine.Kernel, initrd string, err error) {
 	if err != nil {
 		return k, "", err
 	}
-	root, err := fetchRoot(cache)
+	root, err := machine.FetchRoot(root, cache)
 	if err != nil {
 		return k, "", err
 	}
@@ -148,7 +127,7 @@ func runScript(ctx context.Context, k machine.Kernel, initrd, script string, shu
 		env[1] = "SHUNT=1"
 	}
 	var o outcome
-	err := machine.Boot(ctx, k, initrd, env, func(line string) {
+	err := machine.Machine{Kernel: k, Initrd: initrd, Env: env}.Boot(ctx, func(line string) {
 		fmt.Printf("%s: %s\n", modeName(shunt), line)
 		o.read(line)
 	})

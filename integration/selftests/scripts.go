@@ -5,7 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/shunt-dev/shunt/integration/selftests/machine"
+	"github.com/shunt-dev/shunt/integration/machine"
 )
 
 // script is one of tools/testing/selftests.
@@ -70,31 +70,9 @@ dpkg-deb --fsys-tarfile "$1" | bsdtar -xOf - "./usr/src/$2.tar.xz" | xz -dcT0 |
 	return nil
 }
 
-// rootPackages are what the scripts call beside what every Debian has.
-const rootPackages = "iproute2,iputils-ping,iputils-arping,tcpdump,ethtool,nftables,iptables,jq,netsniff-ng,procps,kmod,ndisc6,netbase,libteam-utils"
-
-// rootSuite is the release whose iproute2 knows all that Linux 6.12 can do.
-const rootSuite = "trixie"
-
-// fetchRoot makes a small Debian as a cpio archive, unless that was done
-// before, and returns its path.
-func fetchRoot(cache string) (string, error) {
-	dir := filepath.Join(cache, "root-"+rootSuite)
-	return filepath.Join(dir, "root.cpio"), machine.Once(dir, func(dir string) error {
-		fmt.Println("make a root of Debian", rootSuite)
-		tar := filepath.Join(dir, "root.tar")
-		if err := machine.Command(dir, "mmdebstrap", "--variant=minbase",
-			"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*",
-			"--dpkgopt=path-exclude=/usr/share/locale/*",
-			"--include="+rootPackages, rootSuite, tar, "http://deb.debian.org/debian"); err != nil {
-			return err
-		}
-		defer os.Remove(tar)
-		return archive(filepath.Join(dir, "root.cpio"), "@"+tar)
-	})
-}
-
-// archive writes a cpio archive that the kernel takes; args are bsdtar's.
-func archive(to string, args ...string) error {
-	return machine.Command("", "bsdtar", append([]string{"--format=newc", "--uid=0", "--gid=0", "-cf", to}, args...)...)
-}
+// root is what the scripts run on: beside what every Debian has, what they call. It
+// is the release whose iproute2 knows all that Linux 6.12 can do.
+var root = machine.Root{Suite: "trixie", Packages: []string{
+	"iproute2", "iputils-ping", "iputils-arping", "tcpdump", "ethtool", "nftables", "iptables", "jq", "netsniff-ng",
+	"procps", "kmod", "ndisc6", "netbase", "libteam-utils",
+}}

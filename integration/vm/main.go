@@ -10,7 +10,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"flag"
@@ -21,14 +20,12 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
-)
 
-// metaPackages name the packages that depend on the newest kernel of a series.
-var metaPackages = map[string]string{"6.1": "linux-image-amd64", "6.12": "linux-image-6.12-amd64"}
+	"github.com/shunt-dev/shunt/integration/machine"
+)
 
 // modules are loaded at the start: what the tests need of a kernel that has it
 // all in modules.
@@ -51,13 +48,6 @@ var tools = map[string]string{
 	"ip": "iproute2", "bridge": "iproute2", "tc": "iproute2", "nft": "nftables", "nsenter": "util-linux",
 }
 
-// machine is what to boot.
-type machine struct {
-	series    string // of the kernel
-	cpus      int
-	testFlags []string
-}
-
 func main() {
 	kernel := flag.String("kernel", "6.12", "the `series` of Debian's kernel: 6.1 or 6.12")
 	cpus := flag.Int("smp", 2, "the `number` of the machine's CPUs")
@@ -67,17 +57,21 @@ func main() {
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
-	if err := run(ctx, machine{*kernel, *cpus, flag.Args()}); err != nil {
+	if err := run(ctx, *kernel, *cpus, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "vm:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, m machine) error {
+func run(ctx context.Context, series string, cpus int, testFlags []string) error {
 	if err := checkTools(); err != nil {
 		return err
 	}
-	image, err := fetchKernel(m.series)
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return err
+	}
+	k, err := machine.FetchKernel(series, filepath.Join(cache, "shunt", "vm"))
 	if err != nil {
 		return err
 	}
@@ -86,107 +80,20 @@ func run(ctx context.Context, m machine) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	initrd, err := buildInitrd(dir, image, m.testFlags)
+	initrd, err := buildInitrd(dir, k, testFlags)
 	if err != nil {
 		return err
 	}
-	return boot(ctx, m, image, initrd)
+	return boot(ctx, machine.Machine{Kernel: k, Initrd: initrd, CPUs: cpus})
 }
 
-// checkTools names the packages of what is missing.
 func checkTools() error {
 	needed := map[string]string{
 		"qemu-system-x86_64": "qemu-system-x86", "/bin/busybox": "busybox-static", "cpio": "cpio",
 		"/sbin/depmod": "kmod", "apt-get": "apt", "dpkg-deb": "dpkg", "ldd": "libc-bin",
 	}
 	maps.Copy(needed, tools)
-	var missing []string
-	for tool, pkg := range needed {
-		if _, err := exec.LookPath(tool); err != nil && !slices.Contains(missing, pkg) {
-			missing = append(missing, pkg)
-		}
-	}
-	if len(missing) > 0 {
-		slices.Sort(missing)
-		return fmt.Errorf("packages are missing: apt-get install %s", strings.Join(missing, " "))
-	}
-	return nil
-}
-
-// kernelImage is an unpacked kernel package.
-type kernelImage struct {
-	release string // as uname -r says
-	root    string
-}
-
-func (k kernelImage) vmlinuz() string { return filepath.Join(k.root, "boot", "vmlinuz-"+k.release) }
-
-// fetchKernel downloads and unpacks the newest kernel of the series, unless
-// that was done before.
-func fetchKernel(series string) (kernelImage, error) {
-	meta, ok := metaPackages[series]
-	if !ok {
-		return kernelImage{}, fmt.Errorf("no kernel %s: it may be 6.1 or 6.12", series)
-	}
-	pkg, err := dependency(meta)
-	if err != nil {
-		return kernelImage{}, err
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return kernelImage{}, err
-	}
-	k := kernelImage{release: strings.TrimPrefix(pkg, "linux-image-"), root: filepath.Join(cache, "shunt", "vm", pkg)}
-	if _, err := os.Stat(k.vmlinuz()); err == nil {
-		return k, nil
-	}
-	return k, unpack(pkg, k.root)
-}
-
-// dependency returns the kernel package that a meta-package stands for.
-func dependency(meta string) (string, error) {
-	out, err := exec.Command("apt-cache", "depends", meta).Output()
-	if err != nil {
-		return "", fmt.Errorf("ask apt for %s: %w (run apt-get update first)", meta, err)
-	}
-	for line := range strings.Lines(string(out)) {
-		if _, pkg, ok := strings.Cut(line, "Depends: "); ok && strings.HasPrefix(pkg, "linux-image-") {
-			return strings.TrimSpace(pkg), nil
-		}
-	}
-	return "", fmt.Errorf("apt does not know a kernel behind %s: run apt-get update first", meta)
-}
-
-func unpack(pkg, root string) error {
-	dir, err := os.MkdirTemp("", "shunt-vm-deb-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	if err := os.Chmod(dir, 0o755); err != nil { // apt downloads as a user of its own
-		return err
-	}
-	fmt.Println("vm: download", pkg)
-	if err := command(dir, "apt-get", "download", pkg); err != nil {
-		return err
-	}
-	files, err := filepath.Glob(filepath.Join(dir, "*.deb"))
-	if err != nil || len(files) != 1 {
-		return errors.Join(err, fmt.Errorf("%d packages were downloaded", len(files)))
-	}
-	if err := os.MkdirAll(root, 0o755); err != nil {
-		return err
-	}
-	return command(dir, "dpkg-deb", "-x", files[0], root)
-}
-
-func command(dir, name string, args ...string) error {
-	cmd := exec.Command(name, args...)
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", cmd, err, out)
-	}
-	return nil
+	return machine.CheckTools(needed)
 }
 
 // initScript is the machine's first process. The last line that it prints tells
@@ -213,7 +120,7 @@ poweroff -f
 `
 
 // buildInitrd makes a root of busybox, tools, modules, the tests and shunt.
-func buildInitrd(dir string, k kernelImage, testFlags []string) (string, error) {
+func buildInitrd(dir string, k machine.Kernel, testFlags []string) (string, error) {
 	root := filepath.Join(dir, "root")
 	for _, sub := range []string{"bin", "sbin", "proc", "sys", "dev", "tmp", "run", "tests", "var/tmp"} {
 		if err := os.MkdirAll(filepath.Join(root, sub), 0o755); err != nil {
@@ -237,7 +144,7 @@ func buildInitrd(dir string, k kernelImage, testFlags []string) (string, error) 
 		return "", err
 	}
 	initrd := filepath.Join(dir, "initrd")
-	return initrd, command(root, "sh", "-c", "find . | cpio -o -H newc --quiet > "+initrd)
+	return initrd, machine.Command(root, "sh", "-c", "find . | cpio -o -H newc --quiet > "+initrd)
 }
 
 func quote(args []string) string {
@@ -289,26 +196,24 @@ func librariesOf(program string) (files []string, err error) {
 // buildTests compiles the tests and the program without cgo: they need no C
 // library then.
 func buildTests(dir string) error {
-	for _, args := range [][]string{
-		{"build", "-o", filepath.Join(dir, "shunt"), "."},
-		{"test", "-tags", "vm", "-c", "-o", filepath.Join(dir, "integration.test"), "./integration"},
-	} {
-		cmd := exec.Command("go", args...)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w\n%s", cmd, err, out)
-		}
+	if err := machine.Build(filepath.Join(dir, "shunt"), "."); err != nil {
+		return err
+	}
+	cmd := exec.Command("go", "test", "-tags", "vm", "-c", "-o", filepath.Join(dir, "integration.test"), "./integration")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", cmd, err, out)
 	}
 	return nil
 }
 
 // copyModules copies the modules that are needed and those that they need.
-func copyModules(root string, k kernelImage) error {
-	from := filepath.Join(k.root, "lib/modules", k.release)
-	if err := command("", "/sbin/depmod", "-b", k.root, k.release); err != nil {
+func copyModules(root string, k machine.Kernel) error {
+	from := k.Modules()
+	if err := machine.Command("", "/sbin/depmod", "-b", k.Root, k.Release); err != nil {
 		return err
 	}
-	to := filepath.Join(root, "lib/modules", k.release)
+	to := filepath.Join(root, "lib/modules", k.Release)
 	for _, name := range slices.Concat(modules, spareModules) {
 		paths, err := closure(k, name)
 		if err != nil && optional[name] {
@@ -333,15 +238,15 @@ func copyModules(root string, k kernelImage) error {
 			return err
 		}
 	}
-	return command("", "/sbin/depmod", "-b", root, k.release)
+	return machine.Command("", "/sbin/depmod", "-b", root, k.Release)
 }
 
 // closure returns the files of a module and of those that it needs; none if the
 // kernel has it built in.
-func closure(k kernelImage, name string) (paths []string, err error) {
-	out, err := exec.Command("/sbin/modprobe", "-d", k.root, "-S", k.release, "--show-depends", name).Output()
+func closure(k machine.Kernel, name string) (paths []string, err error) {
+	out, err := exec.Command("/sbin/modprobe", "-d", k.Root, "-S", k.Release, "--show-depends", name).Output()
 	if err != nil {
-		return nil, fmt.Errorf("kernel %s has no module %s: %w", k.release, name, err)
+		return nil, fmt.Errorf("kernel %s has no module %s: %w", k.Release, name, err)
 	}
 	for line := range strings.Lines(string(out)) {
 		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "insmod "); ok {
@@ -364,37 +269,16 @@ func copyFile(from, to string, mode os.FileMode) error {
 
 // boot runs the machine and passes on what it prints. The tests' exit code is
 // the last word.
-func boot(ctx context.Context, m machine, k kernelImage, initrd string) error {
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
-		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", strconv.Itoa(m.cpus), "-m", "3G",
-		"-nodefaults", "-nographic", "-no-reboot", "-serial", "stdio",
-		"-kernel", k.vmlinuz(), "-initrd", initrd,
-		"-append", "console=ttyS0 quiet panic=-1 mitigations=off")
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 10 * time.Second
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
+func boot(ctx context.Context, m machine.Machine) error {
 	code := "none"
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		line := strings.TrimRight(lines.Text(), "\r")
+	err := m.Boot(ctx, func(line string) {
 		if c, ok := strings.CutPrefix(line, "vm: exit "); ok {
 			code = c
 		}
 		fmt.Println(line)
-	}
-	err = cmd.Wait()
-	if ctx.Err() != nil {
-		return fmt.Errorf("the machine was ended: %w", context.Cause(ctx))
-	}
-	if code != "0" {
-		return errors.Join(err, fmt.Errorf("the tests on %s ended with exit code %s", k.release, code))
+	})
+	if ctx.Err() == nil && code != "0" {
+		return errors.Join(err, fmt.Errorf("the tests on %s ended with exit code %s", m.Kernel.Release, code))
 	}
 	return err
 }

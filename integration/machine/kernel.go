@@ -1,4 +1,5 @@
-// Package machine boots one of Debian's kernels in QEMU, without KVM.
+// Package machine boots one of Debian's kernels in QEMU, without KVM, on a root of
+// Debian or one of its caller's own.
 package machine
 
 import (
