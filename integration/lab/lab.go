@@ -21,6 +21,9 @@ type Options struct {
 	Ageing time.Duration
 	// VLANs makes the bridge filter VLANs; not every kernel can.
 	VLANs *VLANs
+	// Here puts the bridge into this process's own network namespace, in which it
+	// stays: for machines that are made for a test.
+	Here bool
 }
 
 // VLANs say how a bridge filters VLANs.
@@ -60,7 +63,12 @@ func New(o Options) (*Lab, error) {
 }
 
 func (l *Lab) build(o Options) (err error) {
-	if l.Bridge, err = NewNamespace(); err != nil {
+	if o.Here {
+		l.Bridge, err = thisNamespace()
+	} else {
+		l.Bridge, err = NewNamespace()
+	}
+	if err != nil {
 		return err
 	}
 	if l.settler, err = newSettler(l.Bridge); err != nil {

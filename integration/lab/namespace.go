@@ -44,6 +44,15 @@ func NewNamespace() (*Namespace, error) {
 	return n, nil
 }
 
+// thisNamespace is that of the process.
+func thisNamespace() (*Namespace, error) {
+	file, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	return &Namespace{file}, nil
+}
+
 // noIPv6 turns IPv6 off for the devices to come; a kernel without it has no such
 // file.
 func noIPv6() error {
