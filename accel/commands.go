@@ -44,6 +44,7 @@ func readCommand[T any](name, short, columns string, ask func(*Client, context.C
 	cmd := &cobra.Command{Use: name, Short: short, Long: short + ".\n\n" + columns}
 	f.Add(cmd)
 	addBridge(cmd, &bridge)
+	CompleteFlag(cmd, "bridge", f.bridges)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		result, err := ask(f.Client(), cmd.Context(), bridge)
 		if err != nil {
@@ -76,6 +77,8 @@ func explainCommand() *cobra.Command {
 	flags.String(flagOf(paramVLAN), "", "the `VLAN` of its tag, 0 to 4094 (default no tag)")
 	flags.String(flagOf(paramProtocol), "", "the tag's `kind`, 802.1Q or 802.1ad\n(default that of the bridge)")
 	flags.String(flagOf(paramFrame), "", "the whole frame, in `hex`")
+	CompleteFlag(cmd, flagOf(paramIn), f.ports)
+	CompleteFlag(cmd, flagOf(paramProtocol), Words("802.1Q", "802.1ad"))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		params := make(url.Values)
 		for _, param := range explainParams {
@@ -104,6 +107,7 @@ func switchCommand(name, short string, on bool) *cobra.Command {
 	cmd := &cobra.Command{Use: name, Short: short}
 	f.Add(cmd)
 	addBridge(cmd, &bridge)
+	CompleteFlag(cmd, "bridge", f.bridges)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		bridges, err := f.Client().Switch(cmd.Context(), bridge, on)
 		if err != nil {
@@ -219,6 +223,10 @@ func (a *app) runCommand() *cobra.Command {
 	flags.StringVar(&f.stateDir, "state-dir", DefaultStateDir, "keep journals at this `path`")
 	flags.StringVar(&f.attach, "attach", "auto", "the tc `hook`: auto, tcx or clsact")
 	flags.TextVar(&f.level, "log-level", slog.LevelInfo, "least `level`: debug, info, warn or error")
+	CompleteFlag(cmd, "bridge", Interfaces("bridge"))
+	CompleteFlag(cmd, "attach", Words("auto", "tcx", "clsact"))
+	CompleteFlag(cmd, "log-level", Words("debug", "info", "warn", "error"))
+	CompleteFile(cmd, "config", "yaml", "yml")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		f.allGiven, f.socketGiven = flags.Changed("all-bridges"), flags.Changed("socket")
 		f.stateDirGiven, f.attachGiven = flags.Changed("state-dir"), flags.Changed("attach")

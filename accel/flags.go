@@ -13,6 +13,7 @@ type ClientFlags struct {
 // Add gives a command the flags.
 func (f *ClientFlags) Add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.Socket, "socket", DefaultSocket, "daemon's `socket`")
+	CompleteFile(cmd, "socket")
 	f.addJSON(cmd)
 }
 

@@ -145,6 +145,7 @@ func (a *app) rootCommand() *cobra.Command {
 		RunE:          unknownCommand,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	root.SuggestionsMinimumDistance = 2
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)

@@ -38,6 +38,7 @@ func readCommand[T any](name, short string, show func(accel.Screen, []T) error) 
 	cmd := &cobra.Command{Use: name, Short: short}
 	f.Add(cmd)
 	cmd.Flags().StringVar(&group, "group", "", "only this `group`")
+	accel.CompleteFlag(cmd, "group", groupsOf(&f))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var list []T
 		if err := f.Client().Do(cmd.Context(), http.MethodGet, "/v1/"+name+query(group), nil, &list); err != nil {
@@ -80,6 +81,8 @@ func swapCommand() *cobra.Command {
 	cmd.Flags().StringVar(&r.To, "to", "", "a `member`, or the first that is physical or virtual")
 	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only say what would be done")
 	cmd.Flags().BoolVar(&follow, "follow", false, "tell of every phase on stderr")
+	cmd.ValidArgsFunction = accel.Complete(groupsOf(&f))
+	accel.CompleteFlag(cmd, "to", targetsOf(&f))
 	cmd.RunE = func(cmd *cobra.Command, groups []string) error {
 		r.Groups = groups
 		end := func() {}
@@ -181,6 +184,8 @@ func adoptCommand() *cobra.Command {
 	f.Add(cmd)
 	cmd.Flags().StringVar(&r.Group, "group", "", "the `name` of the group and the stable port\n(default PORT.s)")
 	cmd.Flags().StringArrayVar(&r.Members, "member", nil, "a further `member`; may be given again")
+	cmd.ValidArgsFunction = accel.Complete(accel.Interfaces("brport"))
+	accel.CompleteFlag(cmd, "member", accel.Interfaces(""))
 	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only say what would be done")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		r.Port = args[0]
@@ -200,6 +205,7 @@ func releaseCommand() *cobra.Command {
 		Args: one("GROUP"),
 	}
 	f.Add(cmd)
+	cmd.ValidArgsFunction = accel.Complete(groupsOf(&f))
 	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only say what would be done")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		r.Group = args[0]

@@ -58,6 +58,10 @@ func upgradeCommand(connect func(socket string) upgradeDaemon) *cobra.Command {
 	flags.StringVar(&f.driver, "driver", "", "upgrade all members that have this `driver`, in all groups")
 	flags.DurationVar(&f.timeout, "timeout", backTimeout, "the `time` for a member to be back")
 	flags.BoolVarP(&f.json, "json", "j", false, "print JSON, at the end")
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+		return accel.Complete(groupsOf(&accel.ClientFlags{Socket: f.socket}))(cmd, args, word)
+	}
+	accel.CompleteFile(cmd, "socket")
 	var request UpgradeRequestV1
 	var argv []string
 	cmd.Args = func(cmd *cobra.Command, args []string) (err error) {
