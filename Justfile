@@ -6,6 +6,17 @@ build:
 test:
     ./run-tests
 
+# Make the Debian package, in dist/.
+package *flags:
+    go run ./packaging/deb {{flags}}
+
+# Install, hang, upgrade and remove the package on Debian 13 and 12, and run the
+# commands of the documentation there; in QEMU.
+test-package *flags:
+    go run ./integration/packagetest -kernel 6.12 {{flags}}
+    go run ./integration/packagetest -kernel 6.1 {{flags}}
+    go run ./integration/packagetest -doc docs/install.md {{flags}}
+
 # Rebuild the BPF objects with the pinned clang, and what Go generates.
 generate:
     go generate ./tcprog ./telemetry
