@@ -15,7 +15,7 @@ import (
 
 const (
 	// patience bounds every wait, in the machine's time, which jumps over idle time.
-	patience = 5 * time.Minute
+	patience = 2 * time.Minute
 	// rate is that of each stream, in frames per second.
 	rate = 1000
 	// group is the name of the stable port, and of its group.
