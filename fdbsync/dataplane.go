@@ -34,7 +34,9 @@ type Dataplane interface {
 	Renew(bridge int, d time.Duration) error
 	// AttachPort puts the program on the port's tc ingress and sets the port.
 	AttachPort(bridge int, p accel.Port) error
-	// SetPort changes what the program knows of an attached port.
+	// SetPort changes what the program knows of an attached port. The error is
+	// syscall.ENOENT where it is not attached any more: a wire that is closed
+	// takes the program off its stable port.
 	SetPort(bridge int, p accel.Port) error
 	// DetachPort takes the program off the port; stations that still name the
 	// port are dead from then on. Detaching a port that is gone is no error.

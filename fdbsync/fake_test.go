@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -156,7 +157,7 @@ func (d *fakePlane) AttachPort(bridge int, p accel.Port) error {
 func (d *fakePlane) SetPort(bridge int, p accel.Port) error {
 	return d.with(bridge, "port", func(b *fakeBridge) error {
 		if _, ok := b.ports[p.Ifindex]; !ok {
-			return fmt.Errorf("port %s is not attached", p.Name)
+			return fmt.Errorf("port %s is not attached: %w", p.Name, syscall.ENOENT)
 		}
 		d.note("port %s in %s out %s", p.Name, p.In, p.Out)
 		b.ports[p.Ifindex] = p

@@ -656,3 +656,22 @@ func TestLoopThatHangsDoesNotBeat(t *testing.T) {
 		eventually(t, "the loop goes on", func() bool { return b.Beats() > after })
 	})
 }
+
+// A stable port that is released loses its program before it leaves the bridge.
+func TestPortThatLostItsProgramDoesNotEndTheDaemon(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		b := startBench(t)
+		b.plane.mu.Lock()
+		for _, bridge := range b.plane.bridges {
+			for ifindex, p := range bridge.ports {
+				if p.Name == "p3" {
+					delete(bridge.ports, ifindex)
+				}
+			}
+		}
+		b.plane.mu.Unlock()
+		sh(t, "ip link set p3 mtu 1400")
+		b.awaitPort(t, "p3 has its program again", "p3", func(p accel.Port, attached bool) bool { return attached && p.MTU == 1400 })
+		b.awaitGate(t, accel.Fast)
+	})
+}

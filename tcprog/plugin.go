@@ -263,7 +263,8 @@ func (d *Dataplane) AttachPort(ifindex int, p accel.Port) error {
 	return d.with(ifindex, func(br *bridge) error { return br.attachPort(p) })
 }
 
-// SetPort changes what the programs know of an attached port.
+// SetPort changes what the programs know of an attached port. The error is
+// syscall.ENOENT where it is not attached any more, as after CloseWire.
 func (d *Dataplane) SetPort(ifindex int, p accel.Port) error {
 	return d.with(ifindex, func(br *bridge) error { return br.setPort(p) })
 }

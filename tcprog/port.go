@@ -139,7 +139,7 @@ func (br *bridge) programSpec(slot uint32) (*ebpf.CollectionSpec, map[string]*eb
 func (br *bridge) setPort(p accel.Port) error {
 	at := br.ports[p.Ifindex]
 	if at == nil {
-		return fmt.Errorf("port %s is not attached", p.Name)
+		return fmt.Errorf("port %s is not attached: %w", p.Name, unix.ENOENT)
 	}
 	return br.store(at, br.recordOf(p), p.VLANs)
 }

@@ -416,6 +416,16 @@ func TestWireOutlivesItsDaemon(t *testing.T) {
 	}
 }
 
+// Whoever mirrors the bridge may not know yet that the port will leave it.
+func TestPortOfAClosedWireIsNotAttached(t *testing.T) {
+	l := newWireLab(t, "auto")
+	l.openBridge()
+	l.must(l.d.CloseWire(l.uplink))
+	if err := l.d.SetPort(testBridge, accel.Port{Name: "uplink", Ifindex: l.uplink, MTU: 1500}); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("SetPort: %v, want ENOENT", err)
+	}
+}
+
 // A member that is gone, and a port whose number is another's by now, are not taken
 // for what they were.
 func TestWireForgetsWhatIsGone(t *testing.T) {

@@ -75,4 +75,5 @@ func init() {
 	a("the start waits for what was there", "syncer.go", "		m.awaited = m.present\n", "		m.awaited = false\n", "TestReadyWaitsForWhatWasThere")
 	a("a loop that hangs does not beat", "syncer.go", "return s.turns.Load()", "return uint64(time.Now().UnixNano())", "TestLoopThatHangs")
 	a("a loop that works beats", "syncer.go", "		s.turns.Add(1)\n", "", "TestLoopThatHangs")
+	a("a port that lost its program does not end the daemon", "links.go", "unix.ENODEV, unix.ENOENT, ", "unix.ENODEV, ", "TestPortThatLostItsProgram")
 }

@@ -40,4 +40,5 @@ func init() {
 	c("a link may be on a device that moved away", "tcx.go", "	return err == nil && slices.Contains(attached, info.Program)\n", "	_ = attached\n	return true\n", "TestAMemberThatWasAway")
 	c("a device serves one wire", "wires.go", "		if other != w && other.members[ifindex] != nil {\n", "		if false {\n", "TestADeviceServesOneWire")
 	c("a stable port is no member", "wires.go", "	if ws.byPort[ifindex] != nil || ifindex == w.ifindex {\n", "	if false {\n", "TestADeviceServesOneWire")
+	c("a port of a closed wire is told to be gone", "port.go", "is not attached: %w\", p.Name, unix.ENOENT)", "is not attached\", p.Name)", "TestPortOfAClosedWire")
 }
