@@ -32,7 +32,27 @@ type rig struct {
 
 func newRig() (*rig, error) {
 	l, err := lab.New(lab.Options{Hosts: 3, Here: true})
-	return &rig{lab: l, client: accel.NewClient(accel.DefaultSocket)}, err
+	if err != nil {
+		return nil, err
+	}
+	return &rig{lab: l, client: accel.NewClient(accel.DefaultSocket)}, addClsact(l.Hosts)
+}
+
+// addClsact gives the ports the qdisc that programs need where there is no tcx (Linux
+// 6.6). While the kernel adds or removes one it stops the device's own queues, and
+// what leaves by it just then is lost, with shunt or without (net/sched/sch_api.c:
+// qdisc_graft): that is not what is asked here.
+func addClsact(hosts []*lab.Host) error {
+	release, err := output("uname", "-r")
+	if err != nil || !strings.HasPrefix(release, "6.1.") {
+		return err
+	}
+	for _, h := range hosts {
+		if _, err := output("tc", "qdisc", "add", "dev", h.Port, "clsact"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *rig) stablePort() string { return r.lab.Hosts[2].Port }
