@@ -16,6 +16,7 @@ import (
 	"github.com/shunt-dev/shunt/accel"
 
 	// The same parts as in the program; a test holds the two lists together.
+	_ "github.com/shunt-dev/shunt/accel/top"
 	_ "github.com/shunt-dev/shunt/fdbsync"
 	_ "github.com/shunt-dev/shunt/integration/demo"
 	_ "github.com/shunt-dev/shunt/nicswap"
