@@ -1,0 +1,111 @@
+package pages
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// runnable are the pages whose commands are run, in their order, each with what it
+// takes for granted: commands for the sandbox.
+var runnable = map[string]string{
+	"README.md": `copy_of_tree; SHUNT=$PWD/shunt; ./run-tests() { :; }; bridge_of_pages`,
+}
+
+// elsewhere are the pages with commands that are not run here, and why.
+var elsewhere = map[string]string{
+	"docs/install.md":   "integration/packagetest runs it, on a clean Debian",
+	"docs/telemetry.md": "its daemons would send to a collector that is not here",
+	"docs/upgrades.md":  "its firmware and its drivers are not here; TestUpgradeOfTwoGroupsLosesNothing and the README upgrade",
+}
+
+// Every page for operators is run, or says who runs it.
+func TestEveryPageWithCommandsIsRun(t *testing.T) {
+	eachPage(t, func(name, text string) {
+		if name != "README.md" && !strings.HasPrefix(name, "docs/") {
+			return // for those who work on shunt
+		}
+		_, here := runnable[name]
+		if _, there := elsewhere[name]; !here && !there && scriptOf(name, text) != "" {
+			t.Errorf("nothing runs the commands of %s", name)
+		}
+	})
+}
+
+// The commands of the pages work, one after the other, as they stand there.
+func TestPagesWork(t *testing.T) {
+	for name, given := range runnable {
+		t.Run(name, func(t *testing.T) {
+			script := scriptOf(name, read(t, name))
+			if script == "" {
+				t.Fatal("there are no commands on the page")
+			}
+			out, err := sandbox(t, given+"\n"+script)
+			t.Log(out)
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A page with a command that fails is noticed, and where.
+func TestACommandThatFailsIsNoticed(t *testing.T) {
+	for _, page := range []string{
+		"    sudo shunt status\n", // no daemon
+		"    sudo shunt run --bridge br0\n\n    sudo shunt status\n\n    sudo shunt explain --in p9 --src 52:54:00:00:00:01 --dst 52:54:00:00:00:02\n",
+		"    sudo shunt run --bridge br0\n    false\n    sudo shunt status\n",
+	} {
+		if out, err := sandbox(t, "bridge_of_pages\n"+scriptOf("page.md", page)); err == nil {
+			t.Errorf("%q passes:\n%s", page, tail(out))
+		}
+	}
+}
+
+// scriptOf makes a script of a page's commands, which says before each block where it
+// stands; empty if there are none.
+func scriptOf(name, page string) string {
+	var b strings.Builder
+	for _, block := range Blocks(page) {
+		if block.Kind == Shell {
+			fmt.Fprintf(&b, "echo '== %s:%d'\nset -x\n%s\n{ set +x; } 2>/dev/null\n", name, block.Line, block.Text)
+		}
+	}
+	return b.String()
+}
+
+// pageTimeout is far beyond what any page takes.
+const pageTimeout = 5 * time.Minute
+
+// sandbox runs a script in namespaces of its own, which end with it and everything
+// in it.
+func sandbox(t *testing.T, script string) (string, error) {
+	t.Helper()
+	rig, err := os.ReadFile("testdata/sandbox.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), pageTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+		"bash", "-euo", "pipefail", "-c", string(rig)+"\n"+script+"\ninterrupt\n")
+	cmd.Dir = t.TempDir()
+	cmd.Env = append(os.Environ(), "SHUNT="+binary, "TREE="+tree, "NO_COLOR=1")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("the page fails in the last of these lines: %w", err)
+	}
+	return string(out), err
+}
+
+// tail is the end of what was printed, which has what failed.
+func tail(out string) string { return out[max(0, len(out)-6000):] }
