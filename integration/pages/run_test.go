@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +15,10 @@ import (
 // runnable are the pages whose commands are run, in their order, each with what it
 // takes for granted: commands for the sandbox.
 var runnable = map[string]string{
-	"README.md": `copy_of_tree; SHUNT=$PWD/shunt; ./run-tests() { :; }; bridge_of_pages`,
+	"README.md":                 `copy_of_tree; SHUNT=$PWD/shunt; ./run-tests() { :; }; bridge_of_pages`,
+	"docs/never-accelerated.md": `bridge_of_pages; shunt run --bridge br0`,
+	"docs/plugins.md":           `copy_of_tree; SHUNT=$PWD/shunt`,
+	"docs/operating.md":         `bridge_of_pages; echo 'bridges: [br0]' > /etc/shunt/shunt.yaml`,
 }
 
 // elsewhere are the pages with commands that are not run here, and why.
@@ -23,6 +27,9 @@ var elsewhere = map[string]string{
 	"docs/telemetry.md": "its daemons would send to a collector that is not here",
 	"docs/upgrades.md":  "its firmware and its drivers are not here; TestUpgradeOfTwoGroupsLosesNothing and the README upgrade",
 }
+
+// passedOver are lists of commands that the shell goes on behind, though one fails.
+var passedOver = regexp.MustCompile(`(?m)^[^'"]*&&[^'"]*\n.`)
 
 // Every page for operators is run, or says who runs it.
 func TestEveryPageWithCommandsIsRun(t *testing.T) {
@@ -33,6 +40,11 @@ func TestEveryPageWithCommandsIsRun(t *testing.T) {
 		_, here := runnable[name]
 		if _, there := elsewhere[name]; !here && !there && scriptOf(name, text) != "" {
 			t.Errorf("nothing runs the commands of %s", name)
+		}
+		for _, block := range Blocks(text) {
+			if here && block.Kind == Shell && passedOver.MatchString(block.Text) {
+				t.Errorf("%s:%d: a command that fails before && would be passed over: write it on a line of its own", name, block.Line)
+			}
 		}
 	})
 }
@@ -60,6 +72,7 @@ func TestACommandThatFailsIsNoticed(t *testing.T) {
 		"    sudo shunt status\n", // no daemon
 		"    sudo shunt run --bridge br0\n\n    sudo shunt status\n\n    sudo shunt explain --in p9 --src 52:54:00:00:00:01 --dst 52:54:00:00:00:02\n",
 		"    sudo shunt run --bridge br0\n    false\n    sudo shunt status\n",
+		"    true\n\n    false && true\n",
 	} {
 		if out, err := sandbox(t, "bridge_of_pages\n"+scriptOf("page.md", page)); err == nil {
 			t.Errorf("%q passes:\n%s", page, tail(out))
@@ -73,7 +86,7 @@ func scriptOf(name, page string) string {
 	var b strings.Builder
 	for _, block := range Blocks(page) {
 		if block.Kind == Shell {
-			fmt.Fprintf(&b, "echo '== %s:%d'\nset -x\n%s\n{ set +x; } 2>/dev/null\n", name, block.Line, block.Text)
+			fmt.Fprintf(&b, "echo '== %s:%d'\nset -x\n%s\n{ ended=$?; set +x; } 2>/dev/null\n[ $ended = 0 ]\n", name, block.Line, block.Text)
 		}
 	}
 	return b.String()
