@@ -23,8 +23,8 @@ type Block struct {
 	Text string
 }
 
-// Blocks returns the blocks of a Markdown page. One that is indented by four blanks
-// is commands, or settings if it looks like them; one in a fence is what the fence
+// Blocks returns the blocks of a Markdown page. One that is indented by four blanks, or
+// more in a list, is commands, or settings if it looks like them; one in a fence is what the fence
 // is marked with.
 func Blocks(page string) (blocks []Block) {
 	lines := strings.Split(page, "\n")
@@ -40,9 +40,10 @@ func Blocks(page string) (blocks []Block) {
 			continue
 		}
 		begin := i
+		margin := lines[i][:len(lines[i])-len(strings.TrimLeft(lines[i], " "))]
 		var text []string
 		for ; i < len(lines) && (isIndented(lines[i]) || strings.TrimSpace(lines[i]) == ""); i++ {
-			text = append(text, strings.TrimPrefix(lines[i], "    "))
+			text = append(text, strings.TrimPrefix(lines[i], margin))
 		}
 		i--
 		block := strings.TrimRight(strings.Join(text, "\n"), "\n ")

@@ -8,9 +8,10 @@ import (
 
 func TestBlocks(t *testing.T) {
 	page := "# A page\n\n    one\n\n    two\n\nWords\n    that go on.\n\n    bridges: [br0]\n\n" +
-		"```ini\n[Match]\n```\n\n- a list\n\n```sh\nthree\n```\n```\nprinted\n```\n"
+		"```ini\n[Match]\n```\n\n- a list\n\n```sh\nthree\n```\n```\nprinted\n```\n\n1. more\n\n        four \\\n            five\n"
 	want := []Block{
 		{3, Shell, "one\n\ntwo"}, {10, Config, "bridges: [br0]"}, {13, Unit, "[Match]"}, {19, Shell, "three"}, {22, Other, "printed"},
+		{27, Shell, "four \\\n    five"},
 	}
 	if diff := cmp.Diff(want, Blocks(page)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -12,13 +12,44 @@ import (
 	"time"
 )
 
-// runnable are the pages whose commands are run, in their order, each with what it
-// takes for granted: commands for the sandbox.
-var runnable = map[string]string{
-	"README.md":                 `copy_of_tree; SHUNT=$PWD/shunt; ./run-tests() { :; }; bridge_of_pages`,
-	"docs/never-accelerated.md": `bridge_of_pages; shunt run --bridge br0`,
-	"docs/plugins.md":           `copy_of_tree; SHUNT=$PWD/shunt`,
-	"docs/operating.md":         `bridge_of_pages; echo 'bridges: [br0]' > /etc/shunt/shunt.yaml`,
+// rig is what a page takes for granted, in commands for the sandbox, and what must be
+// true when all of its own were run.
+type rig struct{ given, then string }
+
+// runnable are the pages whose commands are run, in their order.
+var runnable = map[string]rig{
+	"README.md":                 {given: `copy_of_tree; SHUNT=$PWD/shunt; ./run-tests() { :; }; bridge_of_pages`, then: `nothing_left`},
+	"docs/never-accelerated.md": {given: `bridge_of_pages; shunt run --bridge br0`},
+	"docs/operating.md":         {given: `bridge_of_pages; settings 'bridges: [br0]'`},
+	"docs/plugins.md":           {given: `copy_of_tree; SHUNT=$PWD/shunt`},
+	"docs/recipes/libvirt.md": {
+		given: `bridge_of_pages; settings 'bridges: [br0]'
+			ip link add virbr0 type bridge mcast_snooping 0; ip link set virbr0 up; host guest3 vnet3 virbr0 3; host guest4 vnet4 virbr0 4; greet guest3 4
+			nft add table ip libvirt_network; nft add chain ip libvirt_network guest_nat '{ type nat hook postrouting priority srcnat; }'`,
+		then: `shunt groups -j | grep -q '"active":"eth1"'`,
+	},
+	"docs/recipes/proxmox.md": {
+		given: `bridge_named vmbr0 tap100i0 fwpr101p0; bridge_named fwbr101i0`,
+		then:  `fast vmbr0; fast fwbr101i0`,
+	},
+	"docs/recipes/docker.md": {
+		given: `bridge_named docker0 veth1 veth2
+			nft add table ip filter; nft add chain ip filter FORWARD '{ type filter hook forward priority 0; policy drop; }'`,
+		then: `slow docker0 br_netfilter; settings 'bridges: [{name: docker0, netfilter: bypass}]'; systemctl restart shunt; fast docker0`,
+	},
+	"docs/recipes/incus.md": {
+		given: `bridge_named incusbr0 veth1 veth2`,
+		then: `fast incusbr0; shunt explain --in veth1 --src 52:54:00:00:00:01 --dst 52:54:00:00:00:02 -j | grep -q isolated
+			nft add table inet incus; nft add chain inet incus fwd.incusbr0 '{ type filter hook forward priority 0; }'
+			until slow incusbr0 br_netfilter; do sleep 0.05; done
+			nft add table bridge incus; nft add chain bridge incus fwd '{ type filter hook forward priority 0; }'
+			until slow incusbr0 bridge_netfilter; do sleep 0.05; done`,
+	},
+	"docs/recipes/networkd.md": {
+		given: `networkd_of_pages; bridge_of_pages; ip link del br0; ip link set eth0 down; ip link set eth1 down`,
+		then: `restart_networkd; shunt groups -j | grep -q '"state":"ready"'; ip link show uplink | grep -q 'master br0'; fast br0
+			untouched eth0 eth1 uplink uplink-stub; ip address show br0 | grep -q 192.0.2.10`,
+	},
 }
 
 // elsewhere are the pages with commands that are not run here, and why.
@@ -51,13 +82,13 @@ func TestEveryPageWithCommandsIsRun(t *testing.T) {
 
 // The commands of the pages work, one after the other, as they stand there.
 func TestPagesWork(t *testing.T) {
-	for name, given := range runnable {
+	for name, rig := range runnable {
 		t.Run(name, func(t *testing.T) {
 			script := scriptOf(name, read(t, name))
 			if script == "" {
 				t.Fatal("there are no commands on the page")
 			}
-			out, err := sandbox(t, given+"\n"+script)
+			out, err := sandbox(t, rig.given+"\n"+script+rig.then)
 			t.Log(out)
 			if err != nil {
 				t.Error(err)

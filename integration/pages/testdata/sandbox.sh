@@ -93,3 +93,55 @@ bridge_of_pages() {
 copy_of_tree() {
     (cd "$TREE" && git ls-files -z --cached --others --exclude-standard | tar --null --ignore-failed-read -T - -cf -) | tar -xf -
 }
+
+# bridge_named BRIDGE PORT1 PORT2 makes a bridge with two guests behind such ports.
+bridge_named() {
+    ip link add $1 type bridge mcast_snooping 0
+    ip link set $1 up
+    [ $# -gt 1 ] || return 0
+    host guest1 $2 $1 1
+    host guest2 $3 $1 2
+    greet guest1 2
+}
+
+settings() { echo "$1" > /etc/shunt/shunt.yaml; }
+
+# What is true at the end of a page.
+fast() { shunt status --bridge $1 -j | grep -q '"eligible":true'; }
+slow() { shunt status --bridge $1 -j | grep -q "\"reason\":\"$2\""; }
+nothing_left() { none ls /sys/fs/bpf/shunt; none ip link show uplink; }
+none() { if "$@" 2>/dev/null; then return 1; fi; } # bash goes on behind a ! that fails
+
+# systemd-networkd takes a place whose /sys cannot be written for a container, and does
+# not wait for udev there.
+networkd_of_pages() {
+    rm -f /etc/systemd/network/*
+    mkdir -p /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp
+    chown -R systemd-network:systemd-network /run/systemd/netif
+    mount -o remount,bind,ro /sys
+    touch $networkd_log
+}
+# untouched wants networkd to know nothing of a device, and to have understood all that
+# it was told.
+untouched() {
+    local device
+    for device in "$@"; do
+        none grep -E "^$device: (Configuring|Gained IPv6LL)" $networkd_log
+        none grep inet <(ip address show $device)
+    done
+    none grep -E "Unknown|[Ii]gnoring|Failed to parse" $networkd_log
+}
+networkctl() { restart_networkd; }
+networkd=
+networkd_log=/run/sandbox/networkd.log
+restart_networkd() {
+    { local -; set +x; } 2>/dev/null
+    [ -z "$networkd" ] || { kill $networkd; wait $networkd || true; }
+    local before=$(grep -c 'Enumeration completed' $networkd_log || true)
+    /lib/systemd/systemd-networkd >> $networkd_log 2>&1 &
+    networkd=$!
+    until [ "$(grep -c 'Enumeration completed' $networkd_log)" != "$before" ] && ip address show br0 2>/dev/null | grep -q inet; do
+        kill -0 $networkd
+        sleep 0.05
+    done
+}
