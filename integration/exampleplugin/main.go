@@ -5,6 +5,7 @@ package main
 import (
 	"github.com/shunt-dev/shunt/accel"
 
+	_ "github.com/shunt-dev/shunt/accel/top"
 	_ "github.com/shunt-dev/shunt/fdbsync"
 	_ "github.com/shunt-dev/shunt/integration/exampleplugin/outages"
 	_ "github.com/shunt-dev/shunt/nicswap"

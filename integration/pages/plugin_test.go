@@ -20,9 +20,9 @@ bridge_of_pages
 shunt run --bridge br0
 [ "$(shunt outages -j)" = "[]" ]
 ip link set br0 down
-until shunt outages -j | grep -q '"reason":"bridge_down".*"ended":null'; do sleep 0.05; done
+soon says '"reason":"bridge_down".*"ended":null' outages
 ip link set br0 up
-until shunt outages -j | grep -q '"reason":"bridge_down".*"ended":"'; do sleep 0.05; done
+soon says '"reason":"bridge_down".*"ended":"' outages
 shunt outages
 interrupt TERM
 cat $log

@@ -26,7 +26,7 @@ var runnable = map[string]rig{
 		given: `bridge_of_pages; settings 'bridges: [br0]'
 			ip link add virbr0 type bridge mcast_snooping 0; ip link set virbr0 up; host guest3 vnet3 virbr0 3; host guest4 vnet4 virbr0 4; greet guest3 4
 			nft add table ip libvirt_network; nft add chain ip libvirt_network guest_nat '{ type nat hook postrouting priority srcnat; }'`,
-		then: `shunt groups -j | grep -q '"active":"eth1"'`,
+		then: `says '"active":"eth1"' groups`,
 	},
 	"docs/recipes/proxmox.md": {
 		given: `bridge_named vmbr0 tap100i0 fwpr101p0; bridge_named fwbr101i0`,
@@ -39,16 +39,16 @@ var runnable = map[string]rig{
 	},
 	"docs/recipes/incus.md": {
 		given: `bridge_named incusbr0 veth1 veth2`,
-		then: `fast incusbr0; shunt explain --in veth1 --src 52:54:00:00:00:01 --dst 52:54:00:00:00:02 -j | grep -q isolated
+		then: `fast incusbr0; soon says isolated explain --in veth1 --src 52:54:00:00:00:01 --dst 52:54:00:00:00:02
 			nft add table inet incus; nft add chain inet incus fwd.incusbr0 '{ type filter hook forward priority 0; }'
-			until slow incusbr0 br_netfilter; do sleep 0.05; done
+			slow incusbr0 br_netfilter
 			nft add table bridge incus; nft add chain bridge incus fwd '{ type filter hook forward priority 0; }'
-			until slow incusbr0 bridge_netfilter; do sleep 0.05; done`,
+			slow incusbr0 bridge_netfilter`,
 	},
 	"docs/recipes/networkd.md": {
 		given: `networkd_of_pages; bridge_of_pages; ip link del br0; ip link set eth0 down; ip link set eth1 down`,
-		then: `restart_networkd; shunt groups -j | grep -q '"state":"ready"'; ip link show uplink | grep -q 'master br0'; fast br0
-			untouched eth0 eth1 uplink uplink-stub; ip address show br0 | grep -q 192.0.2.10`,
+		then: `restart_networkd; soon says '"state":"ready"' groups; ip link show uplink | grep 'master br0'; fast br0
+			untouched eth0 eth1 uplink uplink-stub; ip address show br0 | grep 192.0.2.10`,
 	},
 }
 

@@ -20,11 +20,15 @@ log=/run/sandbox/log
 daemon=
 shunt() {
     { local -; set +x; } 2>/dev/null # the page's lines only
-    if [ "${1-}" != run ]; then "$SHUNT" "$@"; return; fi
+    case "${1-}" in
+    run) ;;
+    top) "$SHUNT" "$@" --once; return ;; # else it goes on until a key is hit
+    *) "$SHUNT" "$@"; return ;;
+    esac
     interrupt
     "$SHUNT" "$@" >>$log 2>&1 &
     daemon=$!
-    until "$SHUNT" status -j 2>/dev/null | grep -q '"ready":true'; do
+    until says '"ready":true' status 2>/dev/null; do
         kill -0 $daemon 2>/dev/null || { cat $log; return 1; }
         sleep 0.05
     done
@@ -106,9 +110,18 @@ bridge_named() {
 
 settings() { echo "$1" > /etc/shunt/shunt.yaml; }
 
-# What is true at the end of a page.
-fast() { shunt status --bridge $1 -j | grep -q '"eligible":true'; }
-slow() { shunt status --bridge $1 -j | grep -q "\"reason\":\"$2\""; }
+# What is true at the end of a page, at once or soon.
+soon() {
+    local tries
+    for tries in {1..400}; do
+        if "$@"; then return; fi
+        sleep 0.05
+    done
+    "$@"
+}
+says() { "$SHUNT" "${@:2}" -j | grep -- "$1" >/dev/null; }
+fast() { soon says '"eligible":true' status --bridge $1; }
+slow() { soon says "\"reason\":\"$2\"" status --bridge $1; }
 nothing_left() { none ls /sys/fs/bpf/shunt; none ip link show uplink; }
 none() { if "$@" 2>/dev/null; then return 1; fi; } # bash goes on behind a ! that fails
 
