@@ -42,7 +42,7 @@ var runnable = map[string]rig{
 		then: `fast incusbr0; soon says isolated explain --in veth1 --src 52:54:00:00:00:01 --dst 52:54:00:00:00:02
 			nft add table inet incus; nft add chain inet incus fwd.incusbr0 '{ type filter hook forward priority 0; }'
 			slow incusbr0 br_netfilter
-			nft add table bridge incus; nft add chain bridge incus fwd '{ type filter hook forward priority 0; }'
+			nft add table bridge incus; nft add chain bridge incus forward_c '{ type filter hook forward priority 0; }'
 			slow incusbr0 bridge_netfilter`,
 	},
 	"docs/recipes/networkd.md": {
