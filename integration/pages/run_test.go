@@ -104,6 +104,7 @@ func TestACommandThatFailsIsNoticed(t *testing.T) {
 		"    sudo shunt run --bridge br0\n\n    sudo shunt status\n\n    sudo shunt explain --in p9 --src 52:54:00:00:00:01 --dst 52:54:00:00:00:02\n",
 		"    sudo shunt run --bridge br0\n    false\n    sudo shunt status\n",
 		"    true\n\n    false && true\n",
+		"    sudo shunt run --bridge br9\n",
 	} {
 		if out, err := sandbox(t, "bridge_of_pages\n"+scriptOf("page.md", page)); err == nil {
 			t.Errorf("%q passes:\n%s", page, tail(out))

@@ -94,9 +94,7 @@ bridge_of_pages() {
 }
 
 # A copy of the sources, for pages that build them.
-copy_of_tree() {
-    (cd "$TREE" && git ls-files -z --cached --others --exclude-standard | tar --null --ignore-failed-read -T - -cf -) | tar -xf -
-}
+copy_of_tree() { tar -C "$TREE" --exclude=./.git --exclude=./dist -cf - . | tar -xf -; }
 
 # bridge_named BRIDGE PORT1 PORT2 makes a bridge with two guests behind such ports.
 bridge_named() {
