@@ -22,6 +22,7 @@ var runnable = map[string]rig{
 	"docs/never-accelerated.md": {given: `bridge_of_pages; shunt run --bridge br0`},
 	"docs/operating.md":         {given: `bridge_of_pages; settings 'bridges: [br0]'`},
 	"docs/plugins.md":           {given: `copy_of_tree; SHUNT=$PWD/shunt`},
+	"docs/telemetry.md":         {given: `bridge_of_pages`}, // no collector is there, which costs a daemon nothing
 	"docs/recipes/libvirt.md": {
 		given: `bridge_of_pages; settings 'bridges: [br0]'
 			ip link add virbr0 type bridge mcast_snooping 0; ip link set virbr0 up; host guest3 vnet3 virbr0 3; host guest4 vnet4 virbr0 4; greet guest3 4
@@ -54,9 +55,8 @@ var runnable = map[string]rig{
 
 // elsewhere are the pages with commands that are not run here, and why.
 var elsewhere = map[string]string{
-	"docs/install.md":   "integration/packagetest runs it, on a clean Debian",
-	"docs/telemetry.md": "its daemons would send to a collector that is not here",
-	"docs/upgrades.md":  "its firmware and its drivers are not here; TestUpgradeOfTwoGroupsLosesNothing and the README upgrade",
+	"docs/install.md":  "integration/packagetest runs it, on a clean Debian",
+	"docs/upgrades.md": "its firmware and its drivers are not here; TestUpgradeOfTwoGroupsLosesNothing and the README upgrade",
 }
 
 // passedOver are lists of commands that the shell goes on behind, though one fails.
