@@ -330,5 +330,5 @@ func (e *Exporter) SwapEnded(ctx context.Context, group, cause, result string, t
 }
 
 func with(attributes ...attribute.KeyValue) metric.MeasurementOption {
-	return metric.WithAttributeSet(attribute.NewSet(attributes...))
+	return metric.WithAttributeSet(attribute.NewSet(textOf(attributes)...))
 }

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"bytes"
 	"errors"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -11,8 +12,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
 	promexporter "go.opentelemetry.io/otel/exporters/prometheus"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shunt-dev/shunt/accel"
 	"github.com/shunt-dev/shunt/telemetry/otlptest"
@@ -289,5 +293,52 @@ func TestThePageIsFresh(t *testing.T) {
 	}
 	if !bytes.Equal(got, want) {
 		t.Error(`docs/telemetry.md is not what the instruments say: run "go generate ./telemetry"`)
+	}
+}
+
+// TestNamesThatAreNotText: a message with one string that is not UTF-8 is not sent at
+// all, with what all others measured, traced and logged.
+func TestNamesThatAreNotText(t *testing.T) {
+	const odd, sent = "p\xff2", "p\uFFFD2"
+	k := sample()
+	k.bridges[0].Ports[1].Name = odd
+	got := collect(t, func(e *Exporter) {
+		k.serve(e)
+		use(t, e)
+		_, span := e.TracerProvider().Tracer("accel").Start(t.Context(), odd, trace.WithAttributes(attribute.String("url.path", odd)))
+		span.RecordError(errors.New(odd))
+		span.SetStatus(codes.Error, odd)
+		span.End()
+		slog.New(e.LogHandler()).With("bridge", odd).Info(odd, "error", errors.New(odd), slog.Group("of", "port", odd))
+	})
+	for _, port := range []string{"p1", sent} {
+		if len(got.Of("shunt.frames", "shunt.port", port)) == 0 {
+			t.Errorf("nothing of port %s was measured: %s", port, got)
+		}
+	}
+	if spans := got.Named(sent); len(spans) != 1 || spans[0].Attributes["url.path"] != sent || len(got.Named("swap")) != 1 {
+		t.Errorf("spans: %s", got)
+	}
+	if said := got.Saying(sent); len(said) != 1 || said[0].Attributes["bridge"] != sent || len(got.Saying("swapped")) != 1 {
+		t.Errorf("records: %+v", said)
+	}
+}
+
+// TestNamesThatAreNotTextAreScraped, too: Prometheus would refuse the whole answer.
+func TestNamesThatAreNotTextAreScraped(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	reader, err := promexporter.New(promexporter.WithRegisterer(registry))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := sample()
+	k.bridges[0].Name = "br\xff"
+	e := &Exporter{meters: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))}
+	k.serve(e)
+	if err := e.measure(); err != nil {
+		t.Fatal(err)
+	}
+	if families, err := registry.Gather(); err != nil || len(families) == 0 {
+		t.Errorf("got %d families, %v", len(families), err)
 	}
 }

@@ -3,8 +3,8 @@
 //
 // plugin.go is the component, providers.go makes what the variables ask for,
 // instruments.go has every instrument, observe.go reads those that are read when
-// metrics are collected, complaints.go says once that a collector is away, and
-// document.go writes docs/telemetry.md.
+// metrics are collected, text.go keeps out what cannot be sent, complaints.go says
+// once that a collector is away, and document.go writes docs/telemetry.md.
 package telemetry
 
 import (

@@ -45,7 +45,7 @@ func (e *Exporter) provideTracers(ctx context.Context, described *resource.Resou
 	if exporter == nil || autoexport.IsNoneSpanExporter(exporter) {
 		return nil
 	}
-	provider := sdktrace.NewTracerProvider(sdktrace.WithResource(described), sdktrace.WithBatcher(exporter))
+	provider := sdktrace.NewTracerProvider(sdktrace.WithResource(described), sdktrace.WithBatcher(textSpans{exporter}))
 	e.tracers = provider
 	e.shutdowns = append(e.shutdowns, provider.Shutdown)
 	return nil
@@ -93,7 +93,8 @@ func (e *Exporter) provideLogs(ctx context.Context, described *resource.Resource
 	if exporter == nil || autoexport.IsNoneLogExporter(exporter) {
 		return nil
 	}
-	provider := sdklog.NewLoggerProvider(sdklog.WithResource(described), sdklog.WithProcessor(sdklog.NewBatchProcessor(exporter)))
+	provider := sdklog.NewLoggerProvider(sdklog.WithResource(described),
+		sdklog.WithProcessor(textRecords{}), sdklog.WithProcessor(sdklog.NewBatchProcessor(exporter)))
 	e.logs = asVerbose{otelslog.NewHandler(scope, otelslog.WithLoggerProvider(provider), otelslog.WithVersion(accel.Version())), e.logger.Handler()}
 	e.shutdowns = append(e.shutdowns, provider.Shutdown)
 	return nil
