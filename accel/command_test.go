@@ -284,6 +284,38 @@ func TestColourIsOnlyForTerminals(t *testing.T) {
 }
 
 // TestBypassIsRed also shows that no colour is there where none is welcome.
+// TestNamesCommandNoTerminal: \x1b]0; would name the window, \u009b2J clear the screen,
+// \u202e write backwards.
+func TestNamesCommandNoTerminal(t *testing.T) {
+	const odd, shown = "\x1b]0;\a\u009b2J\xff\u202e", `\x1b]0;\a\u009b2J\xff\u202e`
+	var out strings.Builder
+	s := Screen{Writer: &out, columns: screenWidth}
+	bridge := BridgeV1{Name: odd, On: true, Reason: Off, Text: odd, Advice: odd, Weaker: odd}
+	for name, show := range map[string]func() error{
+		"status":  func() error { return s.status(StatusV1{Ready: true, Bridges: []BridgeV1{bridge}}) },
+		"ports":   func() error { return s.ports([]PortV1{{Port: odd, Bridge: odd}}) },
+		"fdb":     func() error { return s.fdb([]EntryV1{{Port: odd, Bridge: odd}}) },
+		"reasons": func() error { return s.reasons([]ReasonV1{{Text: odd, Advice: odd}}) },
+		"explain": func() error {
+			return s.explanation(ExplainV1{Verdict: "slow", Reason: Off, Text: odd, Bridge: odd, In: odd})
+		},
+		"on":       func() error { return s.switched([]BridgeV1{bridge}) },
+		"detach":   func() error { return s.detached(DetachV1{Daemon: true, Bridges: []string{odd}, Kept: []string{odd}}) },
+		"doctor":   func() error { return s.findings([]Finding{{Bridge: odd, Text: odd, Advice: odd}}) },
+		"an error": func() error { s.complain("shunt: ", odd); return nil },
+		"to a file": func() error {
+			Screen{Writer: &out}.complain("shunt: ", odd)
+			return nil
+		},
+	} {
+		out.Reset()
+		err := show()
+		if strings.ContainsAny(out.String(), "\x1b\a\u009b\u202e") || !strings.Contains(out.String(), shown) || err != nil {
+			t.Errorf("%s: %q, %v", name, out.String(), err)
+		}
+	}
+}
+
 func TestBypassIsRed(t *testing.T) {
 	const line = "netfilter: bypass: no firewall rule is asked about frames on the fast path"
 	bridges := []BridgeV1{{Name: "br0", Netfilter: netfilterBypass}, {Name: "br1", Netfilter: netfilterRespect}}

@@ -274,7 +274,7 @@ func (s Screen) findings(findings []Finding) error {
 	for _, f := range findings {
 		if f.Bridge != bridge {
 			bridge = f.Bridge
-			fmt.Fprintf(&b, "bridge %s\n", bridge)
+			fmt.Fprintf(&b, "bridge %s\n", Printable(bridge))
 		}
 		s.finding(&b, f)
 	}

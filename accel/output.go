@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -74,6 +76,26 @@ func (s Screen) Paint(colour Colour, text string) string {
 	return "\x1b[" + string(colour) + "m" + text + "\x1b[0m"
 }
 
+// Printable is text that a terminal shows and does not obey: what is no character is
+// written as Go does, \x1b for an escape. The kernel takes nearly any bytes as the
+// name of a device, and who names one need not be who looks at it. Tables and notes
+// are printable anyway.
+func Printable(text string) string {
+	var b strings.Builder
+	for i, r := range text {
+		_, size := utf8.DecodeRuneInString(text[i:])
+		switch {
+		case r == utf8.RuneError && size == 1:
+			fmt.Fprintf(&b, `\x%02x`, text[i])
+		case strconv.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
+}
+
 // Table is aligned when it is written. A heading that begins with ">" has its
 // column aligned to the right. The last columns of a table that is too wide for the
 // screen stand in a line below each row, with their headings.
@@ -95,7 +117,7 @@ type Row struct {
 
 // Table writes a table.
 func (s Screen) Table(t Table) error {
-	t = t.folded(s.Columns())
+	t = t.printable().folded(s.Columns())
 	widths := t.widths()
 	var b strings.Builder
 	s.line(&b, t, Row{Cells: t.Headings}, widths)
@@ -110,6 +132,19 @@ func (s Screen) Table(t Table) error {
 	}
 	_, err := io.WriteString(s, b.String())
 	return err
+}
+
+// printable is the table with cells that can be written. Notes are made so when they
+// are wrapped.
+func (t Table) printable() Table {
+	t.Rows = slices.Clone(t.Rows)
+	for i, r := range t.Rows {
+		t.Rows[i].Cells = slices.Clone(r.Cells)
+		for j, cell := range r.Cells {
+			t.Rows[i].Cells[j] = Printable(cell)
+		}
+	}
+	return t
 }
 
 // folded moves the columns that do not fit into notes.
@@ -184,6 +219,7 @@ func (s Screen) note(b *strings.Builder, text string) { s.behind(b, "    ", "   
 func (s Screen) behind(b *strings.Builder, first, further, text string) {
 	length, end := 0, min(s.Columns(), longestLine)
 	for word := range strings.FieldsSeq(text) {
+		word = Printable(word)
 		switch {
 		case length == 0:
 			b.WriteString(first)
@@ -216,7 +252,7 @@ func (s Screen) alarm(b *strings.Builder, text string) {
 func (s Screen) complain(who, text string) {
 	var b strings.Builder
 	if s.columns == 0 {
-		b.WriteString(who + text + "\n")
+		b.WriteString(who + Printable(text) + "\n")
 	} else {
 		s.behind(&b, who, "  ", text)
 	}

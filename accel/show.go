@@ -220,7 +220,7 @@ func entryOrWhy(e *EntryV1, unknown bool) string {
 func (s Screen) switched(bridges []BridgeV1) error {
 	var b strings.Builder
 	for _, bridge := range bridges {
-		fmt.Fprintf(&b, "%s: %s\n", bridge.Name, onOff(bridge.On))
+		fmt.Fprintf(&b, "%s: %s\n", Printable(bridge.Name), onOff(bridge.On))
 		if bridge.On && !bridge.Eligible {
 			for _, note := range explainReason("still on the slow path", bridge.Text, bridge.Advice) {
 				s.note(&b, note)
@@ -235,7 +235,7 @@ func (s Screen) detached(d DetachV1) error {
 	var b strings.Builder
 	switch {
 	case d.Daemon:
-		fmt.Fprintf(&b, "detached from %s; the daemon has ended\n", cmp.Or(enumerate(d.Bridges), "no bridge"))
+		fmt.Fprintf(&b, "detached from %s; the daemon has ended\n", Printable(cmp.Or(enumerate(d.Bridges), "no bridge")))
 	case len(d.Removed) == 0:
 		fmt.Fprintln(&b, "no daemon runs, and nothing of shunt is in this network namespace")
 	}

@@ -136,12 +136,12 @@ func followSwaps(cmd *cobra.Command, client *accel.Client, groups []string) (end
 				return err
 			}
 			if event.Event == eventPhase && slices.Contains(groups, event.Group) {
-				fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", event.Group, event.Phase)
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", accel.Printable(event.Group), accel.Printable(event.Phase))
 			}
 			return nil
 		})
 		if err != nil && ctx.Err() == nil {
-			fmt.Fprintf(cmd.ErrOrStderr(), "shunt: the events cannot be followed: %v\n", err)
+			fmt.Fprintf(cmd.ErrOrStderr(), "shunt: the events cannot be followed: %s\n", accel.Printable(err.Error()))
 		}
 	})
 	<-following
@@ -338,18 +338,19 @@ func swapNotes(v SwapV1) (notes []string) {
 // showSwapped tells how the swaps of one request went.
 func showSwapped(s accel.Screen, swaps []SwapV1) error {
 	for _, v := range swaps {
+		group, from, to := accel.Printable(v.Group), accel.Printable(orElse(v.From, "no member")), accel.Printable(v.To)
 		if v.Result == resultPlanned {
-			fmt.Fprintf(s, "%s: would move from %s to %s\n", v.Group, orElse(v.From, "no member"), v.To)
+			fmt.Fprintf(s, "%s: would move from %s to %s\n", group, from, to)
 			for _, sentence := range v.Plan {
 				accel.WriteNote(s, sentence)
 			}
 			continue
 		}
 		if v.Phase == phaseResolve && v.Result == resultFailed { // it was not even begun
-			fmt.Fprintf(s, "%s: %s\n", v.Group, s.Paint(resultColour(v.Result), v.Result))
+			fmt.Fprintf(s, "%s: %s\n", group, s.Paint(resultColour(v.Result), v.Result))
 			continue
 		}
-		fmt.Fprintf(s, "%s: from %s to %s: %s\n", v.Group, orElse(v.From, "no member"), v.To, s.Paint(resultColour(v.Result), v.Result))
+		fmt.Fprintf(s, "%s: from %s to %s: %s\n", group, from, to, s.Paint(resultColour(v.Result), v.Result))
 		if v.Result == resultDone {
 			accel.WriteNote(s, fmt.Sprintf("flip %s, %d entries untouched, %d frames announced, %d drained", flipTime(v.FlipNS), v.Stations, v.Announced, v.Drained))
 		}
@@ -365,9 +366,9 @@ func showSwapped(s accel.Screen, swaps []SwapV1) error {
 
 func showChange(s accel.Screen, c ChangeV1) error {
 	if c.Done {
-		fmt.Fprintf(s, "%s: done\n", c.Group)
+		fmt.Fprintf(s, "%s: done\n", accel.Printable(c.Group))
 	} else {
-		fmt.Fprintf(s, "%s: this would be done\n", c.Group)
+		fmt.Fprintf(s, "%s: this would be done\n", accel.Printable(c.Group))
 	}
 	t := accel.Table{Headings: []string{"PORT", "BRIDGE", "MEMBER"}}
 	row := accel.Row{Cells: []string{c.Port, c.Bridge, orElse(c.Member, "-")}, Notes: slices.Clone(c.Steps)}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -190,6 +191,22 @@ uplink  br0     eth0
 	out, _, err = d.run("release", "uplink")
 	if err != nil || d.asked != `POST /v1/release {"group":"uplink","dry_run":false}` || !strings.HasPrefix(out, "uplink: done\n") {
 		t.Errorf("asked %q, printed %s: %v", d.asked, out, err)
+	}
+}
+
+func TestNamesCommandNoTerminal(t *testing.T) {
+	const odd = "\x1b[2J"
+	for _, result := range []string{resultPlanned, resultFailed, resultDone} {
+		var out bytes.Buffer
+		s := accel.NewScreen(&out)
+		swap := SwapV1{Group: odd, From: odd, To: odd, Result: result, Phase: phaseResolve, Why: odd, Plan: []string{odd}}
+		errs := []error{
+			showSwapped(s, []SwapV1{swap}), showSwaps(s, []SwapV1{swap}),
+			showGroups(s, []GroupV1{{Group: odd, Why: odd, Members: []MemberV1{{Member: odd}}}}), showChange(s, ChangeV1{Group: odd, Port: odd}),
+		}
+		if strings.Contains(out.String(), "\x1b") || !strings.Contains(out.String(), `\x1b[2J`) || errors.Join(errs...) != nil {
+			t.Errorf("%s: %q, %v", result, out.String(), errs)
+		}
 	}
 }
 

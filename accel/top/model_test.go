@@ -167,6 +167,22 @@ func TestStatesAreTakenFromEvents(t *testing.T) {
 	}
 }
 
+func TestNamesCommandNoTerminal(t *testing.T) {
+	const odd = "\x1b[2J"
+	r := readingAt(1, time.Second, 1000, 10)
+	r.snapshot.Ports[0].Port = odd
+	r.groups = []group{{Group: odd, Bridge: odd, Active: odd, Members: []member{{Member: odd}}}}
+	m := after(tea.WindowSizeMsg{Width: 80, Height: 40}, r, event{Group: odd, Event: "phase", Member: odd, Phase: odd})
+	for _, line := range m.draw() {
+		if strings.Contains(line, "\x1b") {
+			t.Errorf("%q", line)
+		}
+	}
+	if foot := m.foot(); !strings.Contains(foot, `\x1b[2J`) {
+		t.Errorf("%q", foot)
+	}
+}
+
 func TestKeysEnd(t *testing.T) {
 	for _, key := range []tea.KeyPressMsg{{Code: 'q', Text: "q"}, {Code: 'c', Mod: tea.ModCtrl}} {
 		if _, do := after().Update(key); do == nil || do() != tea.Quit() {

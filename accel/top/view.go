@@ -200,7 +200,7 @@ func (m model) foot() string {
 	s := m.running[len(m.running)-1]
 	phase := s.Phases[len(s.Phases)-1].Phase
 	long, short := fmt.Sprintf("swap %s: %s to %s: %s", s.Group, orDash(s.From), s.To, phase), fmt.Sprintf("swap %s: %s", s.Group, phase)
-	return m.screen.Paint(accel.Green, m.fitting(long, short))
+	return m.screen.Paint(accel.Green, m.fitting(accel.Printable(long), accel.Printable(short)))
 }
 
 // traffic is a row for every bridge, and one for each port below it.
