@@ -63,7 +63,7 @@ func (e *Engine) feel(g *group) {
 // lateWatch tells that a failover hangs on how busy the host is.
 func (e *Engine) lateWatch(err error) {
 	e.tellLate.Do(func() {
-		e.logger.Warn("the carriers of members may be looked at late while the host is busy: give shunt CAP_SYS_NICE", "error", err)
+		e.logger.Warn("the carriers of members may be looked at late while the host is busy", "error", err)
 	})
 }
 

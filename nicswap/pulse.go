@@ -2,6 +2,7 @@ package nicswap
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"time"
@@ -28,13 +29,19 @@ func realtime(ctx context.Context, every time.Duration, do func(), late func(err
 }
 
 // goFirst makes the calling thread real-time, at the lowest priority of its kind.
-// Threads that it starts are not.
+// Threads that it starts are not. It does not where there is one CPU only: when the
+// thread comes back from the kernel while another one collects its garbage, the Go
+// runtime waits without sleeping (casgstatus), and would keep that one from ever
+// ending, and all else from running.
 func goFirst() error {
+	if runtime.NumCPU() == 1 {
+		return errors.New("with one CPU, nothing else would run while the watch waits for another thread of shunt")
+	}
 	err := unix.SchedSetAttr(0, &unix.SchedAttr{
 		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1, Flags: unix.SCHED_FLAG_RESET_ON_FORK,
 	}, 0)
 	if err != nil {
-		return fmt.Errorf("run before other processes: %w", err)
+		return fmt.Errorf("run before other processes: %w; give shunt CAP_SYS_NICE", err)
 	}
 	return nil
 }
