@@ -425,7 +425,7 @@ func TestSampleSeesWhatArrives(t *testing.T) {
 		links, err := k.links()
 		must(t, err)
 		a, b := named(links, "va"), named(links, "vb")
-		tap, err := openTap(a, time.Now())
+		tap, err := openTap(a, time.Now(), tapBuffer)
 		must(t, err)
 		if now := state(); now != before {
 			t.Errorf("the sample changed\n%s\nto\n%s", before, now)
@@ -485,11 +485,11 @@ func TestSampleIsBounded(t *testing.T) {
 		links, err := k.links()
 		must(t, err)
 		a, b := named(links, "va"), named(links, "vb")
-		tap, err := openTap(a, time.Now())
+		tap, err := openTap(a, time.Now(), tapBuffer)
 		must(t, err)
 		defer unix.Close(tap.fd)
 		frame := slices.Concat(macBytes(2), macBytes(1), []byte{0x88, 0xb5}, make([]byte, 50))
-		second, err := openTap(a, time.Now())
+		second, err := openTap(a, time.Now(), tapBuffer)
 		must(t, err)
 		defer unix.Close(second.fd)
 		for range 41 {
@@ -503,6 +503,23 @@ func TestSampleIsBounded(t *testing.T) {
 		must(t, tap.finish(10))
 		if len(tap.seen.arrivals) != 10 || tap.seen.total < 40 || tap.seen.total > 41 {
 			t.Errorf("looked at %d of %d", len(tap.seen.arrivals), tap.seen.total)
+		}
+	})
+}
+
+// TestWhatWaitsOfASampleIsBounded, however many ports there are: the kernel counts each
+// byte twice, for what it takes to keep it.
+func TestWhatWaitsOfASampleIsBounded(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		for _, ports := range []int{1, 8, 100, 1000} {
+			tap, err := openTap(1, time.Now(), bufferOf(ports))
+			must(t, err)
+			each, err := unix.GetsockoptInt(tap.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+			unix.Close(tap.fd)
+			must(t, err)
+			if each < 2*leastTapBuffer || each*ports > 2*max(allBuffers, ports*leastTapBuffer) {
+				t.Errorf("%d ports: %d bytes wait at each", ports, each)
+			}
 		}
 	})
 }

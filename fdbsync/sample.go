@@ -44,9 +44,11 @@ const (
 	snapLength = 128
 	// mostArrivals bounds what a sample holds, of all ports.
 	mostArrivals = 1 << 17
-	// tapBuffer is what may wait at a port, in bytes. What finds no room is
-	// counted by the kernel, and costs no more than that.
-	tapBuffer = 2 << 20
+	// What may wait at a port, in bytes: a share of allBuffers, tapBuffer at most.
+	// The kernel's memory is the host's, and a bridge may have hundreds of ports. What
+	// finds no room is counted by the kernel, and costs no more than that.
+	tapBuffer, leastTapBuffer = 2 << 20, 64 << 10
+	allBuffers                = 32 << 20
 	// tapTurn is how many frames are read at one port before the next has its turn.
 	tapTurn = 64
 )
@@ -64,7 +66,7 @@ func takeSample(ctx context.Context, ports []int, d time.Duration) (*sample, err
 	}()
 	begin := time.Now()
 	for _, port := range ports {
-		t, err := openTap(port, begin)
+		t, err := openTap(port, begin, bufferOf(len(ports)))
 		if err != nil {
 			return nil, err
 		}
@@ -116,24 +118,28 @@ func listenTo(ctx context.Context, taps []*tap, end time.Time, room int) (int, e
 	return room, nil
 }
 
+// bufferOf is what may wait at each of so many ports.
+func bufferOf(ports int) int { return min(max(allBuffers/ports, leastTapBuffer), tapBuffer) }
+
 // tap is a packet socket at a port.
 type tap struct {
-	fd    int
-	port  int
-	begin time.Time
-	seen  portSample
+	fd      int
+	port    int
+	waiting int // how many bytes may wait
+	begin   time.Time
+	seen    portSample
 
 	buffer  [snapLength]byte
 	control [128]byte
 }
 
-func openTap(port int, begin time.Time) (*tap, error) {
+func openTap(port int, begin time.Time, waiting int) (*tap, error) {
 	// Protocol 0: nothing is received before the socket is bound.
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open a packet socket: %w", err)
 	}
-	t := &tap{fd: fd, port: port, begin: begin}
+	t := &tap{fd: fd, port: port, waiting: waiting, begin: begin}
 	if err := t.bind(); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("look at the frames of port %d: %w", port, err)
@@ -142,7 +148,7 @@ func openTap(port int, begin time.Time) (*tap, error) {
 }
 
 func (t *tap) bind() error {
-	unix.SetsockoptInt(t.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, tapBuffer) // or as large as it is
+	unix.SetsockoptInt(t.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, t.waiting) // or as large as it is
 	if err := unix.SetsockoptInt(t.fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
 		return err
 	}
