@@ -168,7 +168,10 @@ func (e *Engine) describe(g *group) GroupV1 {
 func lost(before, after map[accel.Reason]accel.Count) (drained uint64, dropped map[string]uint64) {
 	dropped = map[string]uint64{}
 	for reason, n := range after {
-		frames := n.Packets - before[reason].Packets
+		frames := n.Packets
+		if was := before[reason].Packets; was <= frames { // else the port was made anew meanwhile
+			frames -= was
+		}
 		switch {
 		case reason == accel.Drained:
 			drained = frames

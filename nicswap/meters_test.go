@@ -91,3 +91,12 @@ func TestGroupsAsTheyAreMeasured(t *testing.T) {
 		}
 	})
 }
+
+// TestCountersThatBeganAnew, because somebody deleted the stable port during a swap.
+func TestCountersThatBeganAnew(t *testing.T) {
+	before := map[accel.Reason]accel.Count{accel.NoMember: {Packets: 10}, accel.Drained: {Packets: 5}}
+	after := map[accel.Reason]accel.Count{accel.NoMember: {Packets: 3}, accel.Drained: {Packets: 5}}
+	if drained, dropped := lost(before, after); drained != 0 || dropped[accel.NoMember.String()] != 3 {
+		t.Errorf("drained %d, dropped %v", drained, dropped)
+	}
+}
