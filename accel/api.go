@@ -139,14 +139,16 @@ func (a *api) guarded(e endpoint) http.HandlerFunc {
 
 // traced gives handlers the trace context of the client, with a span of the
 // request in it. Who only looks is not traced without asking for it: status is
-// asked for every second.
+// asked for every second. Who may not change anything is not traced at all: they
+// could write into any trace, and push out of its queue what is to be sent.
 func traced(next http.Handler, tracers trace.TracerProvider, meters metric.MeterProvider) http.Handler {
 	return otelhttp.NewHandler(next, "shunt",
 		otelhttp.WithPropagators(propagation.TraceContext{}),
 		otelhttp.WithTracerProvider(tracers),
 		otelhttp.WithMeterProvider(meters),
 		otelhttp.WithFilter(func(r *http.Request) bool {
-			return r.Method != http.MethodGet || r.Header.Get("Traceparent") != ""
+			peer, _ := r.Context().Value(peerKey{}).(*unix.Ucred)
+			return isTrusted(peer) && (r.Method != http.MethodGet || r.Header.Get("Traceparent") != "")
 		}))
 }
 

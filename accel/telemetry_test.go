@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -14,7 +16,9 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sys/unix"
 )
 
 // exporting serves as Telemetry with everything, and as Observer.
@@ -127,3 +131,34 @@ func TestLinesNameTheirTrace(t *testing.T) {
 		}
 	}
 }
+
+// TestStrangersAreNotTraced: of those who may not change anything, no request is, with
+// or without a trace of theirs.
+func TestStrangersAreNotTraced(t *testing.T) {
+	spans := tracetest.NewInMemoryExporter()
+	tracers := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+	handler := traced(http.NotFoundHandler(), tracers, newLifecycle(nil, nil).meters)
+	for _, c := range []struct {
+		peer           *unix.Ucred
+		method, parent string
+		traced         bool
+	}{
+		{stranger, "GET", aParent, false},
+		{stranger, "POST", aParent, false},
+		{stranger, "POST", "", false},
+		{nil, "POST", aParent, false},
+		{&unix.Ucred{}, "GET", "", false},
+		{&unix.Ucred{}, "GET", aParent, true},
+		{&unix.Ucred{}, "POST", "", true},
+	} {
+		spans.Reset()
+		r := as(c.peer, c.method, "/v1/status")
+		r.Header.Set("Traceparent", c.parent)
+		handler.ServeHTTP(httptest.NewRecorder(), r)
+		if isTraced := len(spans.GetSpans()) == 1; isTraced != c.traced {
+			t.Errorf("%+v: %v", c, isTraced)
+		}
+	}
+}
+
+const aParent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
