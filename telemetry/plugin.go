@@ -2,6 +2,7 @@
 // OTEL_* environment variables say. Without them it does nothing.
 //
 // plugin.go is the component, providers.go makes what the variables ask for,
+// scrape.go answers Prometheus,
 // instruments.go has every instrument, observe.go reads those that are read when
 // metrics are collected, text.go keeps out what cannot be sent, complaints.go says
 // once that a collector is away, and document.go writes docs/telemetry.md.

@@ -58,8 +58,7 @@ const maxSeries = 2048 * accel.NumReasons
 
 // provideMeters makes the meters if OTEL_METRICS_EXPORTER asks for them.
 func (e *Exporter) provideMeters(ctx context.Context, described *resource.Resource) error {
-	reader, err := autoexport.NewMetricReader(ctx, autoexport.WithFallbackMetricReader(
-		func(context.Context) (sdkmetric.Reader, error) { return nil, nil }))
+	reader, err := e.metricReader(ctx)
 	if err != nil {
 		return fmt.Errorf("export metrics as the OTEL_* variables say: %w", err)
 	}
@@ -71,6 +70,18 @@ func (e *Exporter) provideMeters(ctx context.Context, described *resource.Resour
 	e.meters = provider
 	e.shutdowns = append(e.shutdowns, provider.Shutdown)
 	return runtime.Start(runtime.WithMeterProvider(provider))
+}
+
+func (e *Exporter) metricReader(ctx context.Context) (sdkmetric.Reader, error) {
+	if os.Getenv("OTEL_METRICS_EXPORTER") == "prometheus" {
+		reader, server, err := listenToScrapers(ctx, e.logger)
+		if err == nil {
+			e.shutdowns = append(e.shutdowns, server.end)
+		}
+		return reader, err
+	}
+	return autoexport.NewMetricReader(ctx, autoexport.WithFallbackMetricReader(
+		func(context.Context) (sdkmetric.Reader, error) { return nil, nil }))
 }
 
 // requests keeps of the metrics of HTTP requests what is bounded: a client can
