@@ -7,7 +7,7 @@ func init() {
 	}
 	const output, rates, model, view, plugin, daemon = "accel/output.go", "accel/top/rates.go", "accel/top/model.go", "accel/top/view.go", "accel/top/plugin.go", "accel/top/daemon.go"
 	const top, screens = "./accel/top", "./integration/screens"
-	a("screens: a table that is too wide is folded", output, "	t = t.folded(s.Columns())\n", "", screens, "TestScreens/swaps-80")
+	a("screens: a table that is too wide is folded", output, "	t = t.printable().folded(s.Columns())\n", "	t = t.printable()\n", screens, "TestScreens/swaps-80")
 	a("screens: what was folded is shown", output, "append([]string{strings.Join(rest, \", \")}, r.Notes...)", "append([]string{strings.Join(nil, \", \")}, r.Notes...)", screens, "TestScreens/swaps-80")
 	a("screens: sentences are as wide as the terminal", output, "		s.columns = max(int(size.Col), narrowest)\n", "		s.columns = 0*int(size.Col) + screenWidth\n", screens, "TestScreens/status-200")
 	a("screens: colour is not for NO_COLOR", output, `os.Getenv("NO_COLOR") == "" && `, "", screens, "TestColourIsOnlyForTerminalsThatTakeIt")
