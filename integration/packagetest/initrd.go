@@ -79,6 +79,7 @@ func addOwn(ours string, o options) error {
 	}
 	for path, text := range map[string]string{
 		"init": initScript, "etc/systemd/system/packagetest.service": unit, "etc/hostname": "shunt-test\n",
+		"etc/hosts": "127.0.0.1 localhost\n127.0.1.1 shunt-test\n::1 localhost\n",
 	} {
 		if err := os.WriteFile(filepath.Join(ours, path), []byte(text), 0o755); err != nil {
 			return err
