@@ -478,6 +478,9 @@ func (e *Engine) putBack(g *group) error {
 	switch {
 	case errors.Is(err, links.ErrGone), errors.Is(err, errNotStable):
 		port = links.Link{}
+		if err := e.closeLost(g, 0); err != nil {
+			return err
+		}
 	case err != nil:
 		return fmt.Errorf("look at %s: %w", g.Port, err)
 	default:
@@ -567,19 +570,22 @@ func (e *Engine) calm(g *group) {
 // reopen builds a group anew whose release failed.
 func (e *Engine) reopen(g *group) error {
 	errs := []error{e.takeOut(g.record.Adoption)}
-	// A port that was in the bridge without its wire is no stable port any more.
-	if port, _, err := e.stablePort(g.Port); err == nil {
+	// A port that was in the bridge without its wire is no stable port any more. One
+	// that has its wire still carries the traffic.
+	if port, _, err := e.stablePort(g.Port); err == nil && !e.isWired(port.Ifindex) {
 		errs = append(errs, e.devices.Delete(port.Ifindex))
 	}
-	errs = append(errs, e.change(g, func(r *record) {
-		if r.Adoption != nil && g.adopted {
-			a := *r.Adoption
-			a.State = adopted
-			r.Adoption = &a
-		} else {
-			r.Adoption = nil
-		}
-	}))
+	if a := g.record.Adoption; a != nil && a.State == releasing { // else nothing was written down
+		errs = append(errs, e.change(g, func(r *record) {
+			if g.adopted {
+				a := *r.Adoption
+				a.State = adopted
+				r.Adoption = &a
+			} else {
+				r.Adoption = nil
+			}
+		}))
+	}
 	g.mu.Lock()
 	g.closed, g.ended = false, make(chan struct{})
 	g.losePort()

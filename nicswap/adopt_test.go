@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -209,6 +210,51 @@ func TestReleaseFailsAnywhere(t *testing.T) {
 			l.wantPutBack(before)
 		})
 	}
+}
+
+// TestReleaseThatCannotBeWrittenDown changes nothing: the stable port stays, and what
+// goes over it.
+func TestReleaseThatCannotBeWrittenDown(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		before := l.withPort()
+		d := l.start()
+		if _, err := d.Adopt(context.Background(), adoptEth0); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		port := l.k.link("eth0.s").Ifindex
+		l.k.refuse("write", syscall.ENOSPC)
+		_, err := d.Release(context.Background(), ReleaseRequestV1{Group: "eth0.s"})
+		if !errors.Is(err, syscall.ENOSPC) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("the release: %v", err)
+		}
+		synctest.Wait()
+		l.wantAdopted(d, before)
+		if l.k.link("eth0.s").Ifindex != port {
+			t.Error("the stable port was made anew")
+		}
+	})
+}
+
+// TestReleaseOfAPortThatIsGone leaves no wire behind: eth0 can be adopted again.
+func TestReleaseOfAPortThatIsGone(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.withPort()
+		d := l.start()
+		if _, err := d.Adopt(context.Background(), adoptEth0); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		l.k.refuse("CreatePort eth0.s", syscall.ENOMEM)
+		l.k.remove("eth0.s")
+		synctest.Wait()
+		if _, err := d.Release(context.Background(), ReleaseRequestV1{Group: "eth0.s"}); err != nil {
+			t.Fatal(err)
+		}
+		if len(l.k.wires) != 0 {
+			t.Error("a wire is left")
+		}
+	})
 }
 
 func TestDaemonKilledAnywhereInRelease(t *testing.T) {

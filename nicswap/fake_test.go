@@ -189,11 +189,22 @@ func (k *kernel) deleteLocked(ifindex int) {
 	}
 	for _, i := range gone {
 		delete(k.links, i)
-		delete(k.wires, i)
 		for _, w := range k.wires {
 			w.Members = slices.DeleteFunc(w.Members, func(m int) bool { return m == i })
 		}
 		k.tell(i)
+	}
+}
+
+// clearWires is what a data plane that starts does about wires whose port is gone. One
+// that is at work keeps them until they are closed.
+func (k *kernel) clearWires() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for port := range k.wires {
+		if k.links[port] == nil {
+			delete(k.wires, port)
+		}
 	}
 }
 
@@ -586,7 +597,8 @@ func (h *hand) OpenWire(port int) (state accel.WireState, err error) {
 func (h *hand) CloseWire(port int) error {
 	return h.onWire("CloseWire "+h.name(port), port, func(*fakeWire) error {
 		delete(h.k.wires, port)
-		h.plain[port] = h.k.links[port].Master != 0
+		l := h.k.links[port]
+		h.plain[port] = l != nil && l.Master != 0
 		return nil
 	})
 }
@@ -773,6 +785,7 @@ func inLab(t *testing.T, test func(*testing.T, *lab)) {
 
 // make makes a daemon that is not started yet.
 func (l *lab) make() *life {
+	l.k.clearWires()
 	e, h := newEngine(), &hand{k: l.k, plain: make(map[int]bool)}
 	e.floodTime, e.pulse = l.floodTime, tick
 	spans := tracetest.NewInMemoryExporter()

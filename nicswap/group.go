@@ -31,6 +31,8 @@ type group struct {
 	on     *member // with that ifindex, also when its device is gone; nil if it is no member of ours
 	// draining was left a moment ago and may still deliver.
 	draining int
+	// lost is the ifindex of a stable port that is gone; its wire is to be closed.
+	lost     int
 	members  []*member
 	running  *swap
 	stranger bool   // the active device is no member of ours, and is there

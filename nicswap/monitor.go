@@ -276,6 +276,9 @@ func (g *group) loseMember(m *member) {
 
 // losePort takes in that somebody deleted the stable port: it is made anew.
 func (g *group) losePort() {
+	if g.port.Ifindex != 0 {
+		g.lost = g.port.Ifindex
+	}
 	g.port, g.stub, g.active, g.draining, g.stranger = links.Link{}, links.Link{}, 0, 0, false
 	for _, m := range g.members {
 		m.warm = false

@@ -1,6 +1,7 @@
 package nicswap
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -129,6 +130,9 @@ func (e *Engine) tendPort(g *group) error {
 	if err != nil {
 		return err
 	}
+	if err := e.closeLost(g, port.Ifindex); err != nil {
+		return err
+	}
 	state, err := e.openPort(port, stub)
 	if err != nil {
 		return err
@@ -136,6 +140,30 @@ func (e *Engine) tendPort(g *group) error {
 	e.takeWire(g, port, stub, state)
 	e.recover(g)
 	return nil
+}
+
+// closeLost closes the wire of a stable port that the group had and that is not the
+// given one: it outlives its port, and as long as it is open its members can be on no
+// other.
+func (e *Engine) closeLost(g *group, port int) error {
+	g.mu.Lock()
+	lost := cmp.Or(g.port.Ifindex, g.lost)
+	g.mu.Unlock()
+	if lost != 0 && lost != port && e.isWired(lost) {
+		if err := e.wires.CloseWire(lost); err != nil {
+			return fmt.Errorf("close the wire of a port %s that is gone: %w", g.Port, err)
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.lost = 0
+	return nil
+}
+
+// isWired says whether a port's wire is open.
+func (e *Engine) isWired(port int) bool {
+	_, err := e.wires.WireState(port)
+	return err == nil
 }
 
 func errNoBridge(g *group) error { return fmt.Errorf("bridge %s is not there", g.Bridge) }
