@@ -37,7 +37,7 @@ const stableSuffix = ".s"
 
 // Adopt makes a stable port of a bridge port, whose device becomes its first
 // member and keeps its name. A failure puts the port back. 404 where there is no
-// such port, 409 where it cannot be adopted.
+// such port, 409 where it cannot be adopted, or one of its members cannot be used.
 func (e *Engine) Adopt(_ context.Context, r AdoptRequestV1) (ChangeV1, error) {
 	if err := e.enter(); err != nil {
 		return ChangeV1{}, err
@@ -89,6 +89,12 @@ func (e *Engine) planAdoption(r AdoptRequestV1) (*group, accel.BridgeState, erro
 	g := newGroup(definition)
 	if err := e.checkAdoptable(g, l); err != nil {
 		return nil, bridge, accel.Statusf(409, "%v", err)
+	}
+	g.port.MTU = l.MTU // the stable port is made with it
+	for _, member := range g.Members[1:] {
+		if _, err := e.check(g, member); err != nil {
+			return nil, bridge, accel.Statusf(409, "nothing was changed: %v; or adopt %s without %s", err, l.Name, member)
+		}
 	}
 	g.record.Adoption, err = e.findSettings(l)
 	return g, bridge, err
@@ -276,7 +282,7 @@ func (e *Engine) setState(g *group, state string) error {
 // link-local ones stay where they are.
 func (e *Engine) moveAddresses(addresses []links.Address, from, to int) error {
 	for _, a := range addresses {
-		if a.Prefix.Addr().Is6() && a.Prefix.Addr().IsLinkLocalUnicast() {
+		if isKernels(a) {
 			continue
 		}
 		there, err := e.devices.Addresses(to)
@@ -301,6 +307,11 @@ func (e *Engine) moveAddresses(addresses []links.Address, from, to int) error {
 		}
 	}
 	return nil
+}
+
+// isKernels says whether an address is one that the kernel makes of the device's own.
+func isKernels(a links.Address) bool {
+	return a.Prefix.Addr().Is6() && a.Prefix.Addr().IsLinkLocalUnicast()
 }
 
 func hasAddress(there []links.Address, a links.Address) bool {
@@ -328,25 +339,16 @@ func (e *Engine) describeAdoption(g *group, bridge accel.BridgeState) ChangeV1 {
 		fmt.Sprintf("take %s out of %s; it becomes the first member (%s) and keeps its name", a.Member, g.Bridge, kindName(a.Before.Link)),
 	}
 	for _, member := range g.Members[1:] {
-		c.Steps = append(c.Steps, e.describeFurther(g, member))
+		c.Steps = append(c.Steps, "further member "+member)
 	}
 	c.Costs = []string{
 		fmt.Sprintf("what is behind %s is learned anew: the entries of %s behind it (%s) go with the port, and until then the bridge floods", a.Member, g.Bridge, e.countBehind(bridge.Name, a.Before.Ifindex)),
 		fmt.Sprintf("frames are lost from when %s leaves %s until it is wired, and with STP until %s forwards", a.Member, g.Bridge, g.Port),
 	}
-	if len(a.Addresses) > 0 {
-		c.Costs = append(c.Costs, fmt.Sprintf("addresses of %s (%d) move to %s; routes over it do not", a.Member, len(a.Addresses), g.Port))
+	if n := len(slices.DeleteFunc(slices.Clone(a.Addresses), isKernels)); n > 0 {
+		c.Costs = append(c.Costs, fmt.Sprintf("addresses of %s (%d) move to %s; routes over it do not", a.Member, n, g.Port))
 	}
 	return c
-}
-
-// describeFurther says whether a further member can be used. One that cannot be
-// is waited for, as with groups of the configuration.
-func (e *Engine) describeFurther(g *group, name string) string {
-	if _, err := e.check(g, name); err != nil {
-		return fmt.Sprintf("further member %s, which cannot be used now: %v", name, err)
-	}
-	return "further member " + name
 }
 
 // countBehind says how many entries of the bridge's table are behind a port.

@@ -76,14 +76,12 @@ func TestAdoptAndRelease(t *testing.T) {
 		before := l.withPort()
 		l.k.table = []accel.Station{{Port: before.Ifindex, Active: true}, {Port: 50, Active: true}}
 		d := l.start()
-		plan, err := d.Adopt(context.Background(), AdoptRequestV1{Port: "eth0", Members: []string{"nic2", "nic9"}, DryRun: true})
+		plan, err := d.Adopt(context.Background(), AdoptRequestV1{Port: "eth0", Members: []string{"nic2"}, DryRun: true})
 		if err != nil || plan.Done || plan.Group != "eth0.s" || plan.Bridge != "br0" || !strings.Contains(strings.Join(plan.Costs, "\n"), "behind it (1)") {
 			t.Errorf("the plan is %+v, %v", plan, err)
 		}
-		for _, step := range []string{"further member nic2", "further member nic9, which cannot be used now: nic9 is not there"} {
-			if !slices.Contains(plan.Steps, step) {
-				t.Errorf("the plan %q does not have %q", plan.Steps, step)
-			}
+		if !slices.Contains(plan.Steps, "further member nic2") || !slices.Contains(plan.Costs, "addresses of eth0 (1) move to eth0.s; routes over it do not") {
+			t.Errorf("the plan is %q, at the cost of %q", plan.Steps, plan.Costs)
 		}
 		l.wantPutBack(before)
 
@@ -309,6 +307,62 @@ func TestAdoptRefuses(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestAdoptCountsTheAddressesThatMove: the kernel's own link-local one does not.
+func TestAdoptCountsTheAddressesThatMove(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.withPort()
+		d := l.start()
+		plan := func(prefixes ...string) string {
+			l.k.set("eth0", func(nic *fakeLink) {
+				nic.addresses = nil
+				for _, p := range prefixes {
+					nic.addresses = append(nic.addresses, links.Address{Prefix: netip.MustParsePrefix(p)})
+				}
+			})
+			c, err := d.Adopt(context.Background(), AdoptRequestV1{Port: "eth0", DryRun: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strings.Join(c.Costs, "\n")
+		}
+		if costs := plan("192.0.2.1/24", "fe80::1/64"); !strings.Contains(costs, "addresses of eth0 (1) move") {
+			t.Errorf("with both the costs are %s", costs)
+		}
+		if costs := plan("fe80::1/64"); strings.Contains(costs, "addresses") {
+			t.Errorf("with the kernel's own the costs are %s", costs)
+		}
+	})
+}
+
+// TestAdoptRefusesAMemberThatCannotBeUsed before anything is changed: traffic would pay
+// for a group that has no second way.
+func TestAdoptRefusesAMemberThatCannotBeUsed(t *testing.T) {
+	for why, spoil := range map[string]func(*lab){
+		"nic3 is not there":          func(l *lab) { l.k.remove("nic3") },
+		"nic3 belongs to br0":        func(l *lab) { l.k.set("nic3", func(n *fakeLink) { n.Master = l.k.find("br0").Ifindex }) },
+		"nic3 takes an MTU from 0 t": func(l *lab) { l.k.set("nic3", func(n *fakeLink) { n.MaxMTU = 1300 }) },
+	} {
+		inLab(t, func(t *testing.T, l *lab) {
+			before := l.withPort()
+			l.k.nic("nic3")
+			spoil(l)
+			d := l.start()
+			for _, dryRun := range []bool{true, false} {
+				_, err := d.Adopt(context.Background(), AdoptRequestV1{Port: "eth0", Members: []string{"nic2", "nic3"}, DryRun: dryRun})
+				var refused *accel.StatusError
+				if !errors.As(err, &refused) || refused.Status != 409 || !strings.HasPrefix(refused.Text, "nothing was changed: "+why) ||
+					!strings.HasSuffix(refused.Text, "; or adopt eth0 without nic3") {
+					t.Errorf("%s: the adoption gives %v", why, err)
+				}
+				l.wantPutBack(before)
+			}
+			if len(d.Groups()) != 0 {
+				t.Errorf("%s: the groups are %+v", why, d.Groups())
+			}
+		})
+	}
 }
 
 func TestReleaseRefuses(t *testing.T) {

@@ -176,7 +176,8 @@ func adoptCommand() *cobra.Command {
 		Short: "Make a stable port of a port of a bridge",
 		Long: "Make a stable port of a port of a bridge. The port's device becomes the first\n" +
 			"member and keeps its name; its settings, VLANs and addresses go to the stable\n" +
-			"port. It costs a moment of traffic, which --dry-run describes. Release turns it\n" +
+			"port. It costs a moment of traffic, which --dry-run describes. If a further\n" +
+			"member cannot be used it is refused, and nothing is changed. Release turns it\n" +
 			"back.",
 		Example: "  shunt adopt eth0 --group uplink --member eth1 --dry-run",
 		Args:    one("PORT"),
