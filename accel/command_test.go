@@ -212,6 +212,11 @@ func TestUsage(t *testing.T) {
 	for args, want := range map[string]string{
 		"":                             `no command is given; "shunt help" lists them`,
 		"statsu":                       `unknown command "statsu"; did you mean "status"?`,
+		"statsu --help":                `unknown command "statsu"; did you mean "status"?`,
+		"statsu -h":                    `unknown command "statsu"; did you mean "status"?`,
+		"--help statsu br0":            `unknown command "statsu"; did you mean "status"?`,
+		"help statsu":                  `unknown command "statsu"; did you mean "status"?`,
+		"help frobnicate":              `unknown command "frobnicate"; "shunt help" lists them`,
 		"frobnicate":                   `unknown command "frobnicate"; "shunt help" lists them`,
 		"status br0":                   `"shunt status" takes no argument, but got "br0"; see "shunt status --help"`,
 		"status --foo":                 `unknown flag: --foo; see "shunt status --help"`,

@@ -97,7 +97,10 @@ type app struct {
 func (a *app) main(ctx context.Context, args []string) int {
 	root := a.rootCommand()
 	root.SetArgs(args)
-	err := root.ExecuteContext(withCallersTrace(ctx))
+	cmd, err := root.ExecuteContextC(withCallersTrace(ctx))
+	if err == nil && cmd == root && !isPlain(root) {
+		err = unknownCommand(root, root.Flags().Args()) // asked for the help of it
+	}
 	if err == nil {
 		return exitOK
 	}
@@ -155,9 +158,31 @@ func (a *app) rootCommand() *cobra.Command {
 			root.AddCommand(p.Commands()...)
 		}
 	}
+	helpOfCommands(root)
 	makeStrict(root)
 	return root
 }
+
+// helpOfCommands keeps cobra from showing the help of the whole for what is no command.
+func helpOfCommands(root *cobra.Command) {
+	show := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		if cmd != root || isPlain(root) {
+			show(cmd, args)
+		}
+	})
+	root.InitDefaultHelpCmd()
+	help, _, _ := root.Find([]string{"help"})
+	help.Args = func(_ *cobra.Command, args []string) error {
+		if named, _, _ := root.Find(args); named != root || len(args) == 0 {
+			return nil
+		}
+		return unknownCommand(root, args)
+	}
+}
+
+// isPlain says whether the command line names nothing but the program itself.
+func isPlain(root *cobra.Command) bool { return root.Flags().NArg() == 0 }
 
 // unknownCommand is what remains when no command was found.
 func unknownCommand(cmd *cobra.Command, args []string) error {
