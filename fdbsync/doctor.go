@@ -136,7 +136,7 @@ func (e *examiner) judge(l link) *judgement {
 
 // findingsOf puts a judgement into words.
 func (e *examiner) findingsOf(j *judgement) []accel.Finding {
-	findings := []accel.Finding{e.eligible(j)}
+	findings := e.eligible(j)
 	findings = append(findings, j.portFindings()...)
 	findings = append(findings, e.offloads(j)...)
 	findings = append(findings, j.guarantees())
@@ -146,17 +146,39 @@ func (e *examiner) findingsOf(j *judgement) []accel.Finding {
 	return findings
 }
 
-func (e *examiner) eligible(j *judgement) accel.Finding {
+// eligible says whether the bridge is, and if it is not all that keeps it from it, so
+// that an operator who has seen to one reason does not meet the next.
+func (e *examiner) eligible(j *judgement) []accel.Finding {
 	about := fmt.Sprintf("%d ports", len(j.ports))
 	if j.link.bridge.vlanFiltering {
 		about += ", filters VLANs"
 	}
 	if j.gate.Reason == accel.Fast {
-		return accel.Finding{Check: "eligible", Level: accel.LevelOK, Text: "yes; " + about}
+		return []accel.Finding{{Check: "eligible", Level: accel.LevelOK, Text: "yes; " + about}}
 	}
-	f := reasonFinding("eligible", "no: ", j.gate.Reason, j.link.name, "")
-	f.Text += "; " + about
-	if above := e.above(j.link.ifindex); j.gate.Reason == accel.Promiscuous && above != "" {
+	findings := []accel.Finding{e.whyNot(j, "no: ", j.gate.Reason)}
+	findings[0].Text += "; " + about
+	for _, r := range e.reasons(j) {
+		if r != j.gate.Reason {
+			findings = append(findings, e.whyNot(j, "and: ", r))
+		}
+	}
+	return findings
+}
+
+// reasons are all that keep a bridge on the slow path but that it is down, of which
+// its gate tells first.
+func (e *examiner) reasons(j *judgement) []accel.Reason {
+	reasons := bridgeReasons(j.link)
+	if !j.gate.BypassNetfilter {
+		reasons = append(reasons, e.fw.reasons(e.fwErr)...)
+	}
+	return slices.Compact(reasons)
+}
+
+func (e *examiner) whyNot(j *judgement, about string, r accel.Reason) accel.Finding {
+	f := reasonFinding("eligible", about, r, j.link.name, "")
+	if above := e.above(j.link.ifindex); r == accel.Promiscuous && above != "" {
 		f.Text += "; on top of it: " + above
 	}
 	return f

@@ -190,6 +190,37 @@ func TestWhatTheDoctorSaysOfBridges(t *testing.T) {
 	}
 }
 
+// TestTheDoctorNamesEveryReason in the order in which the daemon would meet them.
+func TestTheDoctorNamesEveryReason(t *testing.T) {
+	troubled := plainBridge()
+	troubled.flags, troubled.bridge.ageing, troubled.promiscuity = 0, 0, 1
+	for what, c := range map[string]struct {
+		served map[string]accel.BridgeV1
+		want   string
+	}{
+		"as it is": {nil, "no: bridge_down, and: hub, and: promiscuous, and: bridge_netfilter, and: br_netfilter"},
+		"bypassed": {map[string]accel.BridgeV1{"br0": {Name: "br0", Netfilter: "bypass"}}, "no: bridge_down, and: hub, and: promiscuous"},
+	} {
+		findings := examineFake(t, accel.Examination{Served: c.served}, func(w *world) {
+			w.filters = firewall{bridge: true, ip: true, brNetfilter: true}
+		}, troubled)
+		var got []string
+		for _, f := range findings {
+			if f.Check == "eligible" {
+				about, rest, _ := strings.Cut(f.Text, ": ")
+				reason, _, _ := strings.Cut(rest, ":")
+				got = append(got, about+": "+reason)
+				if f.Reason.String() != reason || f.Advice == "" {
+					t.Errorf("%s: the finding is %+v", what, f)
+				}
+			}
+		}
+		if strings.Join(got, ", ") != c.want {
+			t.Errorf("%s: got %s", what, strings.Join(got, ", "))
+		}
+	}
+}
+
 func TestAdviceNamesTheOnlyPort(t *testing.T) {
 	if got := onlyOne([]string{"p1 (filter bpf, preference 1)"}); got != "p1" {
 		t.Errorf("got %q", got)

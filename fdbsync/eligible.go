@@ -11,21 +11,31 @@ import (
 // bridgeReason judges the bridge by its own options. Whatever is not certain to
 // be the plain way of a frame leaves the bridge to the kernel.
 func bridgeReason(l link) accel.Reason {
-	switch {
-	case !l.known || !l.bridge.known:
-		return accel.Unchecked
-	case l.bridge.vlanFiltering && !isTag(l.bridge.vlanProtocol):
-		return accel.Unchecked
-	case l.bridge.mst:
-		return accel.MST
-	case l.bridge.vlanStats:
-		return accel.VLANStats
-	case l.bridge.ageing == 0:
-		return accel.Hub
-	case l.promiscuity > 0 || l.flags&unix.IFF_PROMISC != 0:
-		return accel.Promiscuous
+	if reasons := bridgeReasons(l); len(reasons) > 0 {
+		return reasons[0]
 	}
 	return accel.Fast
+}
+
+// bridgeReasons are all that keep the bridge on the slow path, the first to see to
+// first.
+func bridgeReasons(l link) (reasons []accel.Reason) {
+	if !l.known || !l.bridge.known || l.bridge.vlanFiltering && !isTag(l.bridge.vlanProtocol) {
+		return []accel.Reason{accel.Unchecked} // what else is read of it may be wrong
+	}
+	if l.bridge.mst {
+		reasons = append(reasons, accel.MST)
+	}
+	if l.bridge.vlanStats {
+		reasons = append(reasons, accel.VLANStats)
+	}
+	if l.bridge.ageing == 0 {
+		reasons = append(reasons, accel.Hub)
+	}
+	if l.promiscuity > 0 || l.flags&unix.IFF_PROMISC != 0 {
+		reasons = append(reasons, accel.Promiscuous)
+	}
+	return reasons
 }
 
 // isTag says whether the EtherType is one of the two that a bridge's VLANs can

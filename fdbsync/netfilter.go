@@ -35,15 +35,24 @@ func (f firewall) on(device string) bool { return f.devices[device] || f.devices
 // reason says why the packet filters keep a bridge from the fast path; err is
 // why they could not be read.
 func (f firewall) reason(err error) accel.Reason {
-	switch {
-	case f.bridge:
-		return accel.BridgeNetfilter
-	case f.ip && f.brNetfilter:
-		return accel.BrNetfilter
-	case err != nil:
-		return accel.Unchecked
+	if reasons := f.reasons(err); len(reasons) > 0 {
+		return reasons[0]
 	}
 	return accel.Fast
+}
+
+// reasons are all of them.
+func (f firewall) reasons(err error) (reasons []accel.Reason) {
+	if f.bridge {
+		reasons = append(reasons, accel.BridgeNetfilter)
+	}
+	if f.ip && f.brNetfilter {
+		reasons = append(reasons, accel.BrNetfilter)
+	}
+	if err != nil {
+		reasons = append(reasons, accel.Unchecked)
+	}
+	return reasons
 }
 
 // Numbers of nf_tables' netlink; include/uapi/linux/netfilter/nf_tables.h.
