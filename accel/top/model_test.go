@@ -60,6 +60,14 @@ func TestRatesAreOfTheDaemonsOwnTime(t *testing.T) {
 	}
 }
 
+// TestOneFrameASecondIsOne though the second reading comes late.
+func TestOneFrameASecondIsOne(t *testing.T) {
+	r := between(snapshotAt(1, time.Second, 1000, 10), snapshotAt(1, 2004*time.Millisecond, 1001, 11))
+	if got := r.ports[portKey{"br0", 1}]; got.fast != 1 || got.slow != 1 {
+		t.Errorf("got %+v", got)
+	}
+}
+
 func TestRatesThatAreNotKnown(t *testing.T) {
 	before := snapshotAt(1, time.Second, 1000, 10)
 	for what, after := range map[string]accel.SnapshotV1{

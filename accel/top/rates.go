@@ -2,6 +2,7 @@ package top
 
 import (
 	"cmp"
+	"math"
 	"slices"
 
 	"github.com/shunt-dev/shunt/accel"
@@ -76,9 +77,10 @@ func flowBetween(before, after accel.TrafficV1, took int64) flow {
 	}
 }
 
-// perSecond is cut, not rounded.
+// perSecond is rounded: a reading is a little late, and one frame a second would be
+// none if it were cut.
 func perSecond(before, after uint64, nanoseconds int64) uint64 {
-	return uint64(float64(after-before) * 1e9 / float64(nanoseconds))
+	return uint64(math.Round(float64(after-before) * 1e9 / float64(nanoseconds)))
 }
 
 // rank puts the reasons for the slow path into the order of their rates, and of their
