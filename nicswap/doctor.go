@@ -48,7 +48,24 @@ func checkStateDir(path string) accel.Finding {
 			Advice: "run it as root, or name a directory that can be written with --state-dir",
 		}
 	}
+	if isFull(there) {
+		return accel.Finding{
+			Check: "state dir", Level: accel.LevelNote,
+			Text:   fmt.Sprintf("swaps cannot be journalled in %s: the disk is full", path),
+			Advice: "make room, or name another directory with --state-dir",
+		}
+	}
 	return accel.Finding{Check: "state dir", Level: accel.LevelOK, Text: "swaps can be journalled in " + path}
+}
+
+// isFull says whether no block or no inode is left, also for root. A filesystem without
+// a bound has none of them at all.
+func isFull(directory string) bool {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(directory, &fs); err != nil {
+		return false // who writes there will be told
+	}
+	return fs.Blocks > 0 && fs.Bfree == 0 || fs.Files > 0 && fs.Ffree == 0
 }
 
 // writable asks for the effective user, whose files the daemon writes.

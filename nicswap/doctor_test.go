@@ -32,6 +32,29 @@ func TestStateDirIsChecked(t *testing.T) {
 	}
 }
 
+// TestAFullStateDirIsSaid for blocks and for inodes.
+func TestAFullStateDirIsSaid(t *testing.T) {
+	for options, fill := range map[string]func(string) error{
+		"size=16k":    func(path string) error { return os.WriteFile(path, make([]byte, 16<<10), 0o600) },
+		"nr_inodes=2": func(path string) error { return os.WriteFile(path, nil, 0o600) },
+	} {
+		directory := t.TempDir()
+		if err := unix.Mount("tmpfs", directory, "tmpfs", 0, options); err != nil {
+			t.Fatalf("needs root: %v", err)
+		}
+		t.Cleanup(func() { unix.Unmount(directory, 0) })
+		if f := checkStateDir(directory); f.Level != accel.LevelOK {
+			t.Errorf("%s, empty: %+v", options, f)
+		}
+		if err := fill(filepath.Join(directory, "file")); err != nil {
+			t.Fatal(err)
+		}
+		if f := checkStateDir(directory); f.Level != accel.LevelNote || !strings.Contains(f.Text, directory+": the disk is full") || f.Advice == "" {
+			t.Errorf("%s, full: %+v", options, f)
+		}
+	}
+}
+
 func TestAnnouncementsNeedAPacketSocket(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("needs root")
