@@ -121,12 +121,12 @@ func (f upgradeFlags) execute(argv []string) error {
 	return execute(argv, os.Stdin, out, os.Stderr)
 }
 
-// execute runs a command that does not get the terminal's Ctrl-C, and ends with
-// this process.
+// execute runs a command that gets neither the terminal's Ctrl-C nor its end, and ends
+// with this process.
 func execute(argv []string, in io.Reader, out, errs io.Writer) error {
 	// What is ignored stays ignored over exec; Go itself has no way to start a
 	// process so.
-	cmd := exec.Command("/bin/sh", append([]string{"-c", `trap "" INT; exec "$@"`, "sh"}, argv...)...)
+	cmd := exec.Command("/bin/sh", append([]string{"-c", `trap "" INT HUP; exec "$@"`, "sh"}, argv...)...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, errs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	runtime.LockOSThread() // the signal comes when the thread ends

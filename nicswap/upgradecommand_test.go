@@ -206,9 +206,10 @@ func TestUpgradePrintsOneObject(t *testing.T) {
 	})
 }
 
+// TestTheCommandDoesNotGetCtrlC nor the hangup of a terminal that goes.
 func TestTheCommandDoesNotGetCtrlC(t *testing.T) {
 	var out bytes.Buffer
-	if err := execute([]string{"sh", "-c", "kill -INT $$; echo unhurt"}, nil, &out, &out); err != nil || out.String() != "unhurt\n" {
+	if err := execute([]string{"sh", "-c", "kill -INT $$; kill -HUP $$; echo unhurt"}, nil, &out, &out); err != nil || out.String() != "unhurt\n" {
 		t.Errorf("%q: %v", out.String(), err)
 	}
 }
