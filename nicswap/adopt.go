@@ -417,6 +417,8 @@ func (g *group) describeRelease() ChangeV1 {
 	if g.on != nil && g.active != 0 {
 		c.Member = g.on.name
 		c.Steps = []string{fmt.Sprintf("take %s off the wire and put it into %s with the settings of %s", c.Member, g.Bridge, g.Port)}
+	} else {
+		c.Steps = []string{fmt.Sprintf("put no member into %s, since none is active: ip link set dev NAME master %s does that", g.Bridge, g.Bridge)}
 	}
 	c.Steps = append(c.Steps, fmt.Sprintf("remove the stable port %s", g.Port))
 	c.Costs = []string{

@@ -246,8 +246,9 @@ func TestReleaseOfAPortThatIsGone(t *testing.T) {
 		l.k.refuse("CreatePort eth0.s", syscall.ENOMEM)
 		l.k.remove("eth0.s")
 		synctest.Wait()
-		if _, err := d.Release(context.Background(), ReleaseRequestV1{Group: "eth0.s"}); err != nil {
-			t.Fatal(err)
+		c, err := d.Release(context.Background(), ReleaseRequestV1{Group: "eth0.s"})
+		if err != nil || c.Member != "" || c.Steps[0] != "put no member into br0, since none is active: ip link set dev NAME master br0 does that" {
+			t.Fatalf("the release is %+v, %v", c, err)
 		}
 		if len(l.k.wires) != 0 {
 			t.Error("a wire is left")
@@ -396,6 +397,16 @@ func TestAGroupThatTheConfigurationForgot(t *testing.T) {
 		}
 		if l.k.link("nic2").Master == 0 || l.k.link("uplink").Ifindex != 0 {
 			t.Error("nic2 did not take the place of the stable port")
+		}
+	})
+}
+
+func TestADaemonWithoutGroupsSaysSo(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.config.Groups = nil
+		_, err := l.start().Release(context.Background(), ReleaseRequestV1{Group: "uplink"})
+		if err == nil || err.Error() != "there is no group uplink; this daemon has no groups" {
+			t.Errorf("got %v", err)
 		}
 	})
 }

@@ -1,7 +1,6 @@
 package nicswap
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -257,7 +256,10 @@ func (e *Engine) find(name string) (*group, error) {
 }
 
 func noGroup(name string, there []string) error {
-	return accel.Statusf(404, "there is no group %s; there is %s", name, cmp.Or(strings.Join(there, ", "), "none"))
+	if len(there) == 0 {
+		return accel.Statusf(404, "there is no group %s; this daemon has no groups", name)
+	}
+	return accel.Statusf(404, "there is no group %s; there is %s", name, strings.Join(there, ", "))
 }
 
 // claim takes a member that several groups have for one of them.
