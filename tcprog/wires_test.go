@@ -605,6 +605,26 @@ func elsewhere(t *testing.T) string {
 }
 
 // What two wires deliver goes around in the bridge.
+// TestAWireOutlivesItsPort until it is closed, which frees its members for another.
+func TestAWireOutlivesItsPort(t *testing.T) {
+	for _, attach := range []string{"tcx", "clsact"} {
+		t.Run(attach, func(t *testing.T) {
+			l := newWireLab(t, attach)
+			l.flip(l.first)
+			run(t, "ip", "link", "del", "uplink")
+			other := l.addVeth("other")
+			_, err := l.d.OpenWire(other)
+			l.must(err)
+			if l.d.AddMember(other, l.first) == nil {
+				t.Error("a device of a wire that is open is a member of another")
+			}
+			l.must(l.d.CloseWire(l.uplink))
+			l.nothingIsOn("m1", "m2")
+			l.must(l.d.AddMember(other, l.first))
+		})
+	}
+}
+
 func TestADeviceServesOneWire(t *testing.T) {
 	l := newWireLab(t, "auto")
 	other := l.addVeth("other")
