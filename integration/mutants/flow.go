@@ -12,7 +12,7 @@ func init() {
 	n("no group is left empty", "upgrade.go", "\tif err := s.checkRoom(groups); err != nil {", "\tif err := error(nil); err != nil {", "TestAnUpgradeThatWouldEmptyAGroupIsRefused")
 	n("a group stays on the member that works", "upgrade.go", "if !s.doubted && !stops(ctx)", "if !stops(ctx)", "TestAGroupStaysOnTheMemberThatWorks")
 	n("what is away is taken back", "upgrade.go", "\ts.takeBack()\n\tif !s.doubted", "\tif !s.doubted", "TestTheClientMayDieAtEveryStep")
-	n("Ctrl-C does not reach the command", "upgradecommand.go", "trap \"\" INT; ", "", "TestTheCommandDoesNotGetCtrlC")
+	n("Ctrl-C does not reach the command", "upgradecommand.go", "trap \"\" INT HUP; ", "", "TestTheCommandDoesNotGetCtrlC")
 	n("the daemon's end ends an upgrade", "plugin.go", "\te.upgrades.stop()\n", "", "TestTheDaemonsEndEndsAnUpgrade")
 	n("policies run", "plugin.go", "\te.workers.Go(func() { policy.run(e.working) })\n", "\t_ = policy\n", "TestAnIdleGroupLeavesThePhysicalMember")
 }

@@ -87,4 +87,10 @@ func init() {
 	n("a carrier is asked for where it cannot be read", "monitor.go", "err == nil && !has {\n			e.look", "err == nil && has {\n			e.look", "TestALossThatTheKernelDoesNotTell")
 	n("a macvlan is lost with the device below", "monitor.go", "		has, err = e.wires.Carrier(below)\n", "		_ = below\n", "TestAMacvlanIsLostWithTheDeviceBelow")
 	n("a carrier that is back is found", "monitor.go", "			for _, l := range g.feltLinks() {\n				e.look(l.Ifindex, l.Name)\n			}\n", "			_ = g.feltLinks\n", "TestACarrierThatIsBackBeforeTheKernelTells")
+	n("a wire is closed before its port is deleted", "adopt.go", " && !e.isWired(port.Ifindex)", "", "TestReleaseThatCannotBeWrittenDown")
+	n("the wire of a port that is gone is closed at a release", "adopt.go", "e.closeLost(g, 0)", "error(nil)", "TestReleaseOfAPortThatIsGone")
+	n("the wire of a port that was deleted is closed", "setup.go", "e.closeLost(g, port.Ifindex)", "error(nil)", "TestTheStablePortIsDeleted$")
+	n("a member is checked with the port's MTU at adopt", "adopt.go", "g.port.MTU = l.MTU", "_ = l.MTU", "TestAdoptRefusesAMemberThatCannotBeUsed")
+	n("a full state directory is seen", "doctor.go", "if isFull(there)", "if false", "TestAFullStateDirIsSaid")
+	n("an upgrade's command outlives its terminal", "upgradecommand.go", "INT HUP", "INT", "TestTheCommandDoesNotGetCtrlC")
 }

@@ -12,7 +12,7 @@ func init() {
 	a("pages: a command that fails in the README", "README.md", "shunt swap uplink --to eth1", "shunt swap uplink --to eth2", "TestPagesWork/README.md")
 	a("pages: a command that fails in operating", "docs/operating.md", "sudo shunt release uplink\n", "sudo shunt release eth0\n", "TestPagesWork/docs/operating.md")
 	a("pages: networkd is kept from the members", "docs/recipes/networkd.md", "    Unmanaged=yes\n", "    RequiredForOnline=no\n", "TestPagesWork/docs/recipes/networkd.md")
-	a("pages: a bridge with rules is slow, as the recipe says", "fdbsync/netfilter.go", "	case f.ip && f.brNetfilter:\n", "	case f.ip && f.brNetfilter && f.bridge:\n", "TestPagesWork/docs/recipes/docker.md")
+	a("pages: a bridge with rules is slow, as the recipe says", "fdbsync/netfilter.go", "	if f.ip && f.brNetfilter {\n", "	if f.ip && f.brNetfilter && f.bridge {\n", "TestPagesWork/docs/recipes/docker.md")
 	a("pages: a failure at a block's end counts", tests, "\\n[ $ended = 0 ]\\n", "\\n", "TestACommandThatFailsIsNoticed")
 	a("pages: a daemon that does not start counts", sandbox, "        kill -0 $daemon 2>/dev/null || { cat $log; return 1; }\n", "        kill -0 $daemon 2>/dev/null || return 0\n", "TestACommandThatFailsIsNoticed")
 	a("pages: a setting that does not exist", "docs/policy.md", "          hold: 10s\n", "          held: 10s\n", "TestSettingsOnThePagesAreRead")

@@ -35,6 +35,7 @@ func init() {
 	p("counters are there before they count", "instruments.go", "	m.begin()\n", "", "TestWhatIsMeasured")
 	h := guard("accel/", "./accel")
 	h("components are observed before they stop", "run.go", "	s.life.settle(ctx)\n	err := s.life.stop(ctx)\n", "	err := s.life.stop(ctx)\n	s.life.settle(ctx)\n", "TestComponentsAreObservedBeforeTheyStop")
+	h("help for what is no command is refused", "main.go", "cmd == root && !isPlain(root)", "cmd == nil && isPlain(root)", "TestUsage")
 	h("strangers are not traced", "api.go", "isTrusted(peer) && (r.Method", "(isTrusted(peer) || true) && (r.Method", "TestStrangersAreNotTraced")
 	h("names command no terminal", "output.go", "		case strconv.IsPrint(r):\n", "		case strconv.IsPrint(r) || true:\n", "TestNamesCommandNoTerminal")
 	h("the host's own lines are exported", "run.go", "	s.logger = s.life.logger\n", "", "TestTheStartIsATraceWithItsLog")

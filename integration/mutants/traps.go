@@ -38,7 +38,7 @@ func init() {
 		})
 	}
 	const changed = "		__sync_fetch_and_add(&w->version, 1);\n		raise_changes();\n"
-	vm("07: spanning trees of their own close the bridge", "fdbsync/eligible.go", "	case l.bridge.mst:\n		return accel.MST\n", "", "TestTrap07")
+	vm("07: spanning trees of their own close the bridge", "fdbsync/eligible.go", "	if l.bridge.mst {\n		reasons = append(reasons, accel.MST)\n	}\n", "", "TestTrap07")
 	vm("08: a VLAN that goes is noticed", trace, changed, "", "TestTrap08")
 	vm("13: VLAN devices take their frames first", shunt, "in->flags & PORT_VLAN_DEVICES || ", "", "TestTrap13")
 	vm("19: ARP is the bridge's", shunt, "	case ETH_P_ARP:\n", "", "TestTrap19")
