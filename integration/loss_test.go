@@ -3,6 +3,8 @@ package integration
 import (
 	"flag"
 	"fmt"
+	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -24,11 +26,15 @@ func TestCarrierLossMovesToAStandby(t *testing.T) {
 	t.Log(measureShunt(t, lossPace))
 }
 
-// lossTimes are how long it took from the loss of carrier to the first frame by the
-// standby, how long no frame came into the bridge, and how much was lost each way: for
-// how long the pace sends as much. The first two have in them how long the lab's own
-// senders and receivers waited for a CPU.
-type lossTimes struct{ out, in, lostOut, lostIn []time.Duration }
+// lossTimes are how long it took from the loss of carrier to the flip, to the first
+// frame by the standby, and how long no frame came into the bridge; and how much was
+// lost each way: for how long the pace sends as much. All but the flip have in them how
+// long the lab's own senders waited for a CPU: idle is how long the next frame takes
+// where nothing is lost.
+type lossTimes struct {
+	began                                []time.Time
+	idle, flip, out, in, lostOut, lostIn []time.Duration
+}
 
 func (l lossTimes) String() string {
 	text := fmt.Sprintf("%d losses, in ms     %8s %8s", len(l.out), "p50", "p99")
@@ -36,8 +42,12 @@ func (l lossTimes) String() string {
 		name  string
 		times []time.Duration
 	}{
-		{"first frame out", l.out}, {"without a frame in", l.in}, {"lost out", l.lostOut}, {"lost in", l.lostIn},
+		{"next frame, no loss", l.idle}, {"flip", l.flip}, {"first frame out", l.out},
+		{"without a frame in", l.in}, {"lost out", l.lostOut}, {"lost in", l.lostIn},
 	} {
+		if len(row.times) == 0 {
+			continue
+		}
 		median, late := quantiles(row.times)
 		text += fmt.Sprintf("\n  %-20s %8.2f %8.2f", row.name, milliseconds(median), milliseconds(late))
 	}
@@ -48,12 +58,26 @@ func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 
 
 func measureShunt(t *testing.T, pace lab.Pace) lossTimes {
 	x := newSwapRig(t, rigOptions{kinds: []swaplab.Kind{swaplab.Veth, swaplab.Veth}})
-	return x.loseCarriers(pace, x.group(uplink).Active, func(active, standby string) {
+	times := x.loseCarriers(pace, x.group(uplink).Active, func(active, standby string) {
 		await(t, "both members are there again", func() bool {
 			g := x.group(uplink)
 			return g.State == "ready" && g.Active == active && memberOf(g, standby).State == "standby"
 		})
 	})
+	times.flip = x.flipsAfter(times.began)
+	return times
+}
+
+// flipsAfter are how long after these moments the daemon flipped; it remembers 100.
+func (x *swapRig) flipsAfter(moments []time.Time) (times []time.Duration) {
+	x.t.Helper()
+	var swaps []nicswap.SwapV1
+	x.must(x.d.ask(x.t.Context(), http.MethodGet, "swaps", nil, &swaps))
+	slices.Reverse(swaps)
+	for n, s := range swaps {
+		times = append(times, s.Began.Sub(moments[len(moments)-len(swaps)+n]))
+	}
+	return times
 }
 
 // loseCarriers takes the carrier from m1 and m2 in turn, beginning with the active
@@ -66,6 +90,8 @@ func (x *swapRig) loseCarriers(pace lab.Pace, active string, restored func(activ
 	var allOut, allIn uint64 // that were lost
 	for range *tries {
 		next := map[string]string{"m1": "m2", "m2": "m1"}[active]
+		times.idle = append(times.idle, x.nextFrame(far[active], time.Now()))
+		times.began = append(times.began, time.Now())
 		out, in := x.afterLoss(traffic, x.l.Member(active), far[next])
 		times.out, times.in = append(times.out, out), append(times.in, in)
 		lostOut, lostIn, err := traffic.Lost()
@@ -90,14 +116,21 @@ func (x *swapRig) afterLoss(traffic *swaplab.Traffic, m *swaplab.Member, other *
 	x.t.Helper()
 	began := time.Now()
 	x.must(setDown(x.l.Outside.Bridge, m.Far))
-	await(x.t, "a frame leaves by the other member", func() bool {
-		at, ok := other.FirstAfter(swaplab.Out, began)
-		out = at.Sub(began)
-		return ok
-	})
+	out = x.nextFrame(other, began)
 	const enough = 100
 	x.must(traffic.AwaitFlow(enough))
 	return out, traffic.In.To.LongestAfter(swaplab.In, began).Length
+}
+
+// nextFrame is how long after a moment the first frame leaves by a member.
+func (x *swapRig) nextFrame(by *swaplab.Meter, moment time.Time) (took time.Duration) {
+	x.t.Helper()
+	await(x.t, "a frame leaves by the member", func() bool {
+		at, ok := by.FirstAfter(swaplab.Out, moment)
+		took = at.Sub(moment)
+		return ok
+	})
+	return took
 }
 
 // setDown sets a device down without starting a program, which takes longer than
