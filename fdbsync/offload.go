@@ -1,7 +1,6 @@
 package fdbsync
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/accel"
+	"github.com/shunt-dev/shunt/accel/ethtool"
 )
 
 // offloads tells of what a port's hardware does with frames before anyone sees them.
@@ -85,7 +85,7 @@ func featureNames(fd int, device string) ([]string, error) {
 		sets              uint64
 		length            uint32
 	}{command: unix.ETHTOOL_GSSET_INFO, sets: 1 << ethSSFeatures}
-	if err := ethtool(fd, device, unsafe.Pointer(&count)); err != nil {
+	if err := ethtool.Do(fd, device, unsafe.Pointer(&count)); err != nil {
 		return nil, err
 	}
 	if count.length > mostFeatures {
@@ -96,7 +96,7 @@ func featureNames(fd int, device string) ([]string, error) {
 		data                 [mostFeatures * ethGString]byte
 	}
 	all.command, all.set, all.length = unix.ETHTOOL_GSTRINGS, ethSSFeatures, count.length
-	if err := ethtool(fd, device, unsafe.Pointer(&all)); err != nil {
+	if err := ethtool.Do(fd, device, unsafe.Pointer(&all)); err != nil {
 		return nil, err
 	}
 	names := make([]string, min(all.length, count.length))
@@ -114,7 +114,7 @@ func activeFeatures(fd int, device string, features int) ([]uint32, error) {
 		blocks        [mostFeatures / 32]block
 	}
 	get.command, get.size = unix.ETHTOOL_GFEATURES, uint32(features+31)/32
-	if err := ethtool(fd, device, unsafe.Pointer(&get)); err != nil {
+	if err := ethtool.Do(fd, device, unsafe.Pointer(&get)); err != nil {
 		return nil, err
 	}
 	active := make([]uint32, len(get.blocks))
@@ -122,22 +122,4 @@ func activeFeatures(fd int, device string, features int) ([]uint32, error) {
 		active[i] = b.active
 	}
 	return active, nil
-}
-
-// ethtool asks a device in the way of SIOCETHTOOL: data begins with the command.
-func ethtool(fd int, device string, data unsafe.Pointer) error {
-	if len(device) >= unix.IFNAMSIZ {
-		return errors.New("a name that no device can have")
-	}
-	var request struct { // struct ifreq with a pointer in it
-		name [unix.IFNAMSIZ]byte
-		data unsafe.Pointer
-		_    [24 - unsafe.Sizeof(uintptr(0))]byte
-	}
-	copy(request.name[:], device)
-	request.data = data
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
-		return errno
-	}
-	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/accel/ethtool"
 )
 
 // ethFlagLRO is ETH_FLAG_LRO of ethtool.h: large receive offload, whose merged
@@ -15,13 +17,6 @@ const ethFlagLRO = 1 << 15
 // ethtoolValue is struct ethtool_value.
 type ethtoolValue struct {
 	command, data uint32
-}
-
-// ethtoolRequest is struct ifreq with a pointer in it.
-type ethtoolRequest struct {
-	name  [unix.IFNAMSIZ]byte
-	value unsafe.Pointer
-	_     [24 - unsafe.Sizeof(uintptr(0))]byte
 }
 
 // driver returns the name of a device's driver; "" if it has none, or is gone.
@@ -45,7 +40,7 @@ func (l *Links) driver(name string) (driver string) {
 // devices with a lower one (net/core/link_watch.c: linkwatch_urgent_event).
 func (l *Links) HasCarrier(name string) (bool, error) {
 	link := ethtoolValue{command: unix.ETHTOOL_GLINK}
-	err := l.control(func(fd int) error { return ethtool(fd, name, &link) })
+	err := l.control(func(fd int) error { return ethtool.Do(fd, name, unsafe.Pointer(&link)) })
 	if errors.Is(err, unix.ENODEV) {
 		err = ErrGone
 	}
@@ -60,10 +55,11 @@ func (l *Links) HasCarrier(name string) (bool, error) {
 func (l *Links) DisableLRO(name string) error {
 	err := l.control(func(fd int) error {
 		flags := ethtoolValue{command: unix.ETHTOOL_GFLAGS}
-		if err := ethtool(fd, name, &flags); err != nil || flags.data&ethFlagLRO == 0 {
+		if err := ethtool.Do(fd, name, unsafe.Pointer(&flags)); err != nil || flags.data&ethFlagLRO == 0 {
 			return err
 		}
-		return ethtool(fd, name, &ethtoolValue{unix.ETHTOOL_SFLAGS, flags.data &^ ethFlagLRO})
+		flags = ethtoolValue{unix.ETHTOOL_SFLAGS, flags.data &^ ethFlagLRO}
+		return ethtool.Do(fd, name, unsafe.Pointer(&flags))
 	})
 	switch {
 	case err == nil, errors.Is(err, unix.EOPNOTSUPP):
@@ -72,19 +68,6 @@ func (l *Links) DisableLRO(name string) error {
 		err = ErrGone
 	}
 	return fmt.Errorf("turn large receive offload of %s off: %w", name, err)
-}
-
-func ethtool(fd int, name string, value *ethtoolValue) error {
-	if len(name) >= unix.IFNAMSIZ {
-		return unix.ENODEV
-	}
-	request := ethtoolRequest{value: unsafe.Pointer(value)}
-	copy(request.name[:], name)
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
-	if errno != 0 {
-		return errno
-	}
-	return nil
 }
 
 // control calls f with the socket, which is of the namespace.
