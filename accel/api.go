@@ -147,8 +147,7 @@ func traced(next http.Handler, tracers trace.TracerProvider, meters metric.Meter
 		otelhttp.WithTracerProvider(tracers),
 		otelhttp.WithMeterProvider(meters),
 		otelhttp.WithFilter(func(r *http.Request) bool {
-			peer, _ := r.Context().Value(peerKey{}).(*unix.Ucred)
-			return isTrusted(peer) && (r.Method != http.MethodGet || r.Header.Get("Traceparent") != "")
+			return isTrusted(peerIn(r.Context())) && (r.Method != http.MethodGet || r.Header.Get("Traceparent") != "")
 		}))
 }
 
@@ -447,12 +446,17 @@ func withPeer(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, peerKey{}, v.peer)
 }
 
+// peerIn is who asks; nil where the kernel does not say.
+func peerIn(ctx context.Context) *unix.Ucred {
+	peer, _ := ctx.Value(peerKey{}).(*unix.Ucred)
+	return peer
+}
+
 // changing lets only root and the daemon's own user through. Reading is guarded
 // by the mode of the socket.
 func (a *api) changing(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		peer, _ := r.Context().Value(peerKey{}).(*unix.Ucred)
-		if err := mayChange(peer, os.Geteuid()); err != nil {
+		if err := mayChange(peerIn(r.Context()), os.Geteuid()); err != nil {
 			a.refuse(w, err)
 			return
 		}

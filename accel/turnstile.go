@@ -158,8 +158,7 @@ func newPlaces(most int) places {
 }
 
 func (p places) of(ctx context.Context) chan struct{} {
-	peer, _ := ctx.Value(peerKey{}).(*unix.Ucred)
-	if isTrusted(peer) {
+	if isTrusted(peerIn(ctx)) {
 		return p.trusted
 	}
 	return p.others

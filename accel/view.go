@@ -70,21 +70,46 @@ func (v view) stats(b BridgeState) (map[int]PortStats, error) {
 	return byPort, nil
 }
 
-// status describes the bridge of that name, or all.
-func (v view) status(name string) ([]BridgeV1, error) {
+// reading is a bridge with what its ports have counted, by ifindex.
+type reading struct {
+	BridgeState
+	stats map[int]PortStats
+}
+
+// read reads the bridge of that name, or all.
+func (v view) read(name string) (readings []reading, err error) {
 	states, err := v.states(name)
 	if err != nil {
 		return nil, err
 	}
-	described := make([]BridgeV1, 0, len(states))
 	for _, b := range states {
 		stats, err := v.stats(b)
 		if err != nil {
 			return nil, err
 		}
-		described = append(described, describeBridge(b, stats))
+		readings = append(readings, reading{b, stats})
 	}
-	return described, nil
+	return readings, nil
+}
+
+// described makes the answer of one question from a reading.
+func described[T any](v view, name string, describe func([]reading) []T) ([]T, error) {
+	readings, err := v.read(name)
+	if err != nil {
+		return nil, err
+	}
+	return describe(readings), nil
+}
+
+// status describes the bridge of that name, or all.
+func (v view) status(name string) ([]BridgeV1, error) { return described(v, name, describeBridges) }
+
+func describeBridges(readings []reading) []BridgeV1 {
+	described := make([]BridgeV1, 0, len(readings))
+	for _, r := range readings {
+		described = append(described, describeBridge(r.BridgeState, r.stats))
+	}
+	return described
 }
 
 func describeBridge(b BridgeState, stats map[int]PortStats) BridgeV1 {
@@ -127,22 +152,16 @@ func Advise(r Reason, bridge, port string) string {
 }
 
 // ports describes the ports of the bridge of that name, or of all.
-func (v view) ports(name string) ([]PortV1, error) {
-	states, err := v.states(name)
-	if err != nil {
-		return nil, err
-	}
+func (v view) ports(name string) ([]PortV1, error) { return described(v, name, describePorts) }
+
+func describePorts(readings []reading) []PortV1 {
 	described := []PortV1{}
-	for _, b := range states {
-		stats, err := v.stats(b)
-		if err != nil {
-			return nil, err
-		}
-		for _, p := range b.Ports {
-			described = append(described, describePort(b.Name, p, stats[p.Ifindex]))
+	for _, r := range readings {
+		for _, p := range r.Ports {
+			described = append(described, describePort(r.Name, p, r.stats[p.Ifindex]))
 		}
 	}
-	return described, nil
+	return described
 }
 
 func describePort(bridge string, p PortState, stats PortStats) PortV1 {
@@ -213,23 +232,19 @@ func describeStation(s Station, bridge string, ports map[int]string) EntryV1 {
 // reasons adds up what became of the frames of the bridge of that name, or of
 // all; the most frequent comes first.
 func (v view) reasons(name string) ([]ReasonV1, error) {
-	states, err := v.states(name)
-	if err != nil {
-		return nil, err
-	}
+	return described(v, name, func(readings []reading) []ReasonV1 { return rankReasons(readings, name) })
+}
+
+func rankReasons(readings []reading, name string) []ReasonV1 {
 	sum := make(map[Reason]Count)
-	for _, b := range states {
-		stats, err := v.stats(b)
-		if err != nil {
-			return nil, err
-		}
-		for _, s := range stats {
+	for _, r := range readings {
+		for _, s := range r.stats {
 			for reason, n := range s.Counts {
 				sum[reason] = sum[reason].Add(n)
 			}
 		}
 	}
-	return Rank(sum, name), nil
+	return Rank(sum, name)
 }
 
 // Rank lists what became of frames, the most frequent first. The advice is for the
@@ -255,9 +270,10 @@ func (v view) snapshot(name string) (s SnapshotV1, err error) {
 		return s, fmt.Errorf("read the clock: %w", err)
 	}
 	s.TimeNS = now.Nano()
-	var errs [3]error
-	s.Status.Bridges, errs[0] = v.status(name)
-	s.Ports, errs[1] = v.ports(name)
-	s.Reasons, errs[2] = v.reasons(name)
-	return s, cmp.Or(errs[0], errs[1], errs[2])
+	readings, err := v.read(name)
+	if err != nil {
+		return s, err
+	}
+	s.Status.Bridges, s.Ports, s.Reasons = describeBridges(readings), describePorts(readings), rankReasons(readings, name)
+	return s, nil
 }

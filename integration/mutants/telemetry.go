@@ -36,7 +36,7 @@ func init() {
 	h := guard("accel/", "./accel")
 	h("components are observed before they stop", "run.go", "	s.life.settle(ctx)\n	err := s.life.stop(ctx)\n", "	err := s.life.stop(ctx)\n	s.life.settle(ctx)\n", "TestComponentsAreObservedBeforeTheyStop")
 	h("help for what is no command is refused", "main.go", "cmd == root && !isPlain(root)", "cmd == nil && isPlain(root)", "TestUsage")
-	h("strangers are not traced", "api.go", "isTrusted(peer) && (r.Method", "(isTrusted(peer) || true) && (r.Method", "TestStrangersAreNotTraced")
+	h("strangers are not traced", "api.go", "isTrusted(peerIn(r.Context())) && (r.Method", "(isTrusted(nil) || true) && (r.Method", "TestStrangersAreNotTraced")
 	h("names command no terminal", "output.go", "		case strconv.IsPrint(r):\n", "		case strconv.IsPrint(r) || true:\n", "TestNamesCommandNoTerminal")
 	h("the host's own lines are exported", "run.go", "	s.logger = s.life.logger\n", "", "TestTheStartIsATraceWithItsLog")
 	h("the start's line is in its trace", "run.go", "	s.logger.InfoContext(ctx, \"ready\"", "	s.logger.InfoContext(context.Background(), \"ready\"", "TestTheStartIsATraceWithItsLog")
