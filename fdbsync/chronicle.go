@@ -106,11 +106,11 @@ func (c *chronicle) goes() {
 // leaves tells that the bridge takes the slow path, and why, at once: who knows
 // when it will be back. The context that is returned is for the log.
 func (c *chronicle) leaves(r accel.Reason) context.Context {
+	why := []attr.KeyValue{keyReason.String(r.String()), keyText.String(r.Text())}
 	if c.away != nil {
-		c.away.AddEvent("reason", trace.WithAttributes(keyReason.String(r.String()), keyText.String(r.Text())))
+		c.away.AddEvent("reason", trace.WithAttributes(why...))
 		return trace.ContextWithSpan(context.Background(), c.away)
 	}
-	why := []attr.KeyValue{keyReason.String(r.String()), keyText.String(r.Text())}
 	ctx, left := c.start(c.current(), "ineligible", why...)
 	left.End()
 	_, c.away = c.start(context.WithoutCancel(ctx), "eligible", why...)
