@@ -22,17 +22,6 @@ and that, which is no code
 
 ` + "```sh\necho four \\\n    five\n```\n\n```yaml\nbridges: [br0]\n```\n\n```\noutput\n```\n\n````bash\necho '```'\n````\n"
 
-func TestCommandsOfAPage(t *testing.T) {
-	want := []block{
-		{5, "echo one\necho two\n\necho three"},
-		{14, "echo four \\\n    five"},
-		{27, "echo '```'"},
-	}
-	if diff := cmp.Diff(want, blocksOf(page), cmp.AllowUnexported(block{})); diff != "" {
-		t.Error(diff)
-	}
-}
-
 func TestPageIsRunToItsEnd(t *testing.T) {
 	out, err := exec.Command("bash", "-c", scriptOf("docs/a.md", page)).Output()
 	want := "guest: docs/a.md:5\none\ntwo\nthree\nguest: docs/a.md:14\nfour five\nguest: docs/a.md:27\n```\n"

@@ -24,14 +24,14 @@ type Block struct {
 }
 
 // Blocks returns the blocks of a Markdown page. One that is indented by four blanks, or
-// more in a list, is commands, or settings if it looks like them; one in a fence is what the fence
-// is marked with.
+// more in a list, is commands, or settings if it looks like them; one in a fence is what
+// the fence is marked with.
 func Blocks(page string) (blocks []Block) {
 	lines := strings.Split(page, "\n")
 	for i := 0; i < len(lines); i++ {
-		if mark, ok := strings.CutPrefix(lines[i], "```"); ok {
+		if fence, mark, ok := openingFence(lines[i]); ok {
 			begin := i + 1
-			for i++; i < len(lines) && lines[i] != "```"; i++ {
+			for i++; i < len(lines) && strings.TrimSpace(lines[i]) != fence; i++ {
 			}
 			blocks = append(blocks, Block{begin + 1, marked(mark), strings.Join(lines[begin:min(i, len(lines))], "\n")})
 			continue
@@ -56,9 +56,16 @@ func isIndented(line string) bool {
 	return strings.HasPrefix(line, "    ") && strings.TrimSpace(line) != ""
 }
 
+// openingFence returns what closes a fence and what it is marked with.
+func openingFence(line string) (fence, mark string, ok bool) {
+	rest := strings.TrimLeft(line, "`")
+	fence = line[:len(line)-len(rest)]
+	return fence, strings.TrimSpace(rest), len(fence) >= 3
+}
+
 // marked is the kind of a fence.
 func marked(mark string) Kind {
-	switch strings.TrimSpace(mark) {
+	switch mark {
 	case "sh", "bash", "shell":
 		return Shell
 	case "yaml":

@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -15,6 +16,32 @@ func TestBlocks(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, Blocks(page)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestCommandsOfAPage takes them from between all else that a page has.
+func TestCommandsOfAPage(t *testing.T) {
+	page := `# A page
+
+Do this:
+
+    echo one
+    echo two
+
+    echo three
+
+and that, which is no code
+    since it goes on from the line before.
+
+` + "```sh\necho four \\\n    five\n```\n\n```yaml\nbridges: [br0]\n```\n\n```\noutput\n```\n\n````bash\necho '```'\n````\n"
+	want := []Block{
+		{5, Shell, "echo one\necho two\n\necho three"},
+		{14, Shell, "echo four \\\n    five"},
+		{27, Shell, "echo '```'"},
+	}
+	commands := slices.DeleteFunc(Blocks(page), func(b Block) bool { return b.Kind != Shell })
+	if diff := cmp.Diff(want, commands); diff != "" {
+		t.Error(diff)
 	}
 }
 
