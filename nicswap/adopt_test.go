@@ -31,6 +31,17 @@ func (l *lab) withPort() fakeLink {
 	return l.k.link("eth0")
 }
 
+// adopted starts a daemon that adopts eth0, and waits until that is settled.
+func (l *lab) adopted(t *testing.T) *life {
+	t.Helper()
+	d := l.start()
+	if _, err := d.Adopt(context.Background(), adoptEth0); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Wait()
+	return d
+}
+
 // wantPutBack holds everything to be as before the adoption.
 func (l *lab) wantPutBack(before fakeLink) {
 	l.t.Helper()
@@ -123,11 +134,7 @@ func TestAdoptAndRelease(t *testing.T) {
 func TestReleaseOnAnotherMember(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab) {
 		l.withPort()
-		d := l.start()
-		if _, err := d.Adopt(context.Background(), adoptEth0); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
+		d := l.adopted(t)
 		if v, err := d.Swap(context.Background(), Request{Group: "eth0.s", To: "nic2"}); err != nil || v.Result != "done" {
 			t.Fatalf("the swap is %+v, %v", v, err)
 		}
@@ -188,11 +195,7 @@ func TestReleaseFailsAnywhere(t *testing.T) {
 	for n, failed := 1, true; failed; n++ {
 		inLab(t, func(t *testing.T, l *lab) {
 			before := l.withPort()
-			d := l.start()
-			if _, err := d.Adopt(context.Background(), adoptEth0); err != nil {
-				t.Fatal(err)
-			}
-			synctest.Wait()
+			d := l.adopted(t)
 			d.lockedDo(func() { d.failAt = d.count + n })
 			_, err := d.Release(context.Background(), ReleaseRequestV1{Group: "eth0.s"})
 			failed = d.failed
@@ -215,11 +218,7 @@ func TestReleaseFailsAnywhere(t *testing.T) {
 func TestReleaseThatCannotBeWrittenDown(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab) {
 		before := l.withPort()
-		d := l.start()
-		if _, err := d.Adopt(context.Background(), adoptEth0); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
+		d := l.adopted(t)
 		port := l.k.link("eth0.s").Ifindex
 		l.k.refuse("write", syscall.ENOSPC)
 		_, err := d.Release(context.Background(), ReleaseRequestV1{Group: "eth0.s"})
@@ -238,11 +237,7 @@ func TestReleaseThatCannotBeWrittenDown(t *testing.T) {
 func TestReleaseOfAPortThatIsGone(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab) {
 		l.withPort()
-		d := l.start()
-		if _, err := d.Adopt(context.Background(), adoptEth0); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
+		d := l.adopted(t)
 		l.k.refuse("CreatePort eth0.s", syscall.ENOMEM)
 		l.k.remove("eth0.s")
 		synctest.Wait()
@@ -260,11 +255,7 @@ func TestDaemonKilledAnywhereInRelease(t *testing.T) {
 	for n, killed := 1, true; killed; n++ {
 		inLab(t, func(t *testing.T, l *lab) {
 			before := l.withPort()
-			d := l.start()
-			if _, err := d.Adopt(context.Background(), adoptEth0); err != nil {
-				t.Fatal(err)
-			}
-			synctest.Wait()
+			d := l.adopted(t)
 			killed = l.killedAt(d, n, func() { d.Release(context.Background(), ReleaseRequestV1{Group: "eth0.s"}) })
 			d = l.start()
 			if len(d.Groups()) == 0 {
@@ -431,11 +422,7 @@ func TestAReboot(t *testing.T) {
 func TestAnAdoptedPortIsDeleted(t *testing.T) {
 	inLab(t, func(t *testing.T, l *lab) {
 		before := l.withPort()
-		d := l.start()
-		if _, err := d.Adopt(context.Background(), adoptEth0); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
+		d := l.adopted(t)
 		l.k.remove("eth0.s")
 		synctest.Wait()
 		l.wantAdopted(d, before)
