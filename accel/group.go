@@ -49,6 +49,15 @@ type GroupPolicy struct {
 	Hold time.Duration
 }
 
+// Guard is a member of a stable port of which programs see whether it has its carrier,
+// by ifindex.
+type Guard struct {
+	Member int // 0: none
+	// Below is the device that the member has its carrier from, as a macvlan has; 0 where
+	// it is its own.
+	Below int
+}
+
 // WireState is how a stable port is wired now, by ifindex; 0 is none.
 type WireState struct {
 	Port int

@@ -303,7 +303,7 @@ func (c *changes) ofLivePort(ifindex int) seen {
 const minFrame = ethHeaderLen
 
 // runOn gives the program a frame as if it had come in on the device, which must
-// be in the namespace of the calling thread.
+// be in the namespace of the calling thread. What the program wrote is in the frame.
 func runOn(program *ebpf.Program, ifindex int, frame []byte) (result uint32, err error) {
 	var context struct { // struct __sk_buff
 		_       [40]byte
@@ -311,7 +311,7 @@ func runOn(program *ebpf.Program, ifindex int, frame []byte) (result uint32, err
 		_       [148]byte
 	}
 	context.Ifindex = uint32(ifindex)
-	return program.Run(&ebpf.RunOptions{Data: frame, Context: &context})
+	return program.Run(&ebpf.RunOptions{Data: frame, DataOut: frame, Context: &context})
 }
 
 func (c *changes) closeLinks() error {

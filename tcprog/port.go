@@ -124,6 +124,7 @@ func (br *bridge) programSpec(slot uint32) (*ebpf.CollectionSpec, map[string]*eb
 	err := errors.Join(
 		spec.Variables["slot"].Set(slot),
 		spec.Variables["revocation"].Set(br.changes.mode),
+		spec.Variables["reads_devices"].Set(br.wires.guards.readsDevices()),
 		spec.Variables["entries_traced"].Set(br.isRevoked()))
 	if err != nil {
 		return nil, nil, fmt.Errorf("set the constants of the program: %w", err)

@@ -71,6 +71,20 @@ type shuntFlow struct {
 	Pad              uint16
 }
 
+type shuntGuard struct {
+	_            structs.HostLayout
+	Device       uint64
+	Below        uint64
+	BelowIfindex uint32
+	Ifindex      uint32
+}
+
+type shuntGuarded struct {
+	_            structs.HostLayout
+	Members      [2]shuntGuard
+	FailedOverNs uint64
+}
+
 type shuntLane struct {
 	_         structs.HostLayout
 	Entered   uint64
@@ -168,6 +182,7 @@ const (
 	shuntMapCounters      = "counters"
 	shuntMapDelivered     = "delivered"
 	shuntMapFlows         = "flows"
+	shuntMapGuards        = "guards"
 	shuntMapLanes         = "lanes"
 	shuntMapLooks         = "looks"
 	shuntMapPorts         = "ports"
@@ -183,6 +198,7 @@ const (
 	shuntProgShuntLook    = "shunt_look"
 	shuntProgShuntMember  = "shunt_member"
 	shuntVarEntriesTraced = "entries_traced"
+	shuntVarReadsDevices  = "reads_devices"
 	shuntVarRevocation    = "revocation"
 	shuntVarSlot          = "slot"
 	shuntVarWireNumber    = "wire_number"
@@ -246,6 +262,7 @@ type shuntMapSpecs struct {
 	Counters   *ebpf.MapSpec `ebpf:"counters"`
 	Delivered  *ebpf.MapSpec `ebpf:"delivered"`
 	Flows      *ebpf.MapSpec `ebpf:"flows"`
+	Guards     *ebpf.MapSpec `ebpf:"guards"`
 	Lanes      *ebpf.MapSpec `ebpf:"lanes"`
 	Looks      *ebpf.MapSpec `ebpf:"looks"`
 	Ports      *ebpf.MapSpec `ebpf:"ports"`
@@ -263,6 +280,7 @@ type shuntMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type shuntVariableSpecs struct {
 	EntriesTraced *ebpf.VariableSpec `ebpf:"entries_traced"`
+	ReadsDevices  *ebpf.VariableSpec `ebpf:"reads_devices"`
 	Revocation    *ebpf.VariableSpec `ebpf:"revocation"`
 	Slot          *ebpf.VariableSpec `ebpf:"slot"`
 	WireNumber    *ebpf.VariableSpec `ebpf:"wire_number"`
@@ -294,6 +312,7 @@ type shuntMaps struct {
 	Counters   *ebpf.Map `ebpf:"counters"`
 	Delivered  *ebpf.Map `ebpf:"delivered"`
 	Flows      *ebpf.Map `ebpf:"flows"`
+	Guards     *ebpf.Map `ebpf:"guards"`
 	Lanes      *ebpf.Map `ebpf:"lanes"`
 	Looks      *ebpf.Map `ebpf:"looks"`
 	Ports      *ebpf.Map `ebpf:"ports"`
@@ -314,6 +333,7 @@ func (m *shuntMaps) Close() error {
 		m.Counters,
 		m.Delivered,
 		m.Flows,
+		m.Guards,
 		m.Lanes,
 		m.Looks,
 		m.Ports,
@@ -332,6 +352,7 @@ func (m *shuntMaps) Close() error {
 // It can be passed to loadShuntObjects or ebpf.CollectionSpec.LoadAndAssign.
 type shuntVariables struct {
 	EntriesTraced *ebpf.Variable `ebpf:"entries_traced"`
+	ReadsDevices  *ebpf.Variable `ebpf:"reads_devices"`
 	Revocation    *ebpf.Variable `ebpf:"revocation"`
 	Slot          *ebpf.Variable `ebpf:"slot"`
 	WireNumber    *ebpf.Variable `ebpf:"wire_number"`

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -93,13 +94,34 @@ func (d *Dataplane) PrepareFlip(port int) error {
 }
 
 // Flip makes a member active (0: none) and the one that was active draining, by one
-// store. It waits for nothing else that the data plane does.
+// store, and returns the one that drains from then on. It waits for nothing else that
+// the data plane does.
 func (d *Dataplane) Flip(port, to int) (from int, err error) {
 	err = d.flipping(port, func(ws *wires, w *wire) error {
 		from, err = ws.flip(w, to)
 		return err
 	})
 	return from, err
+}
+
+// Guard makes the wire's programs know the active member and its standby, in any order:
+// where the active one has lost its carrier they flip to the other with the next frame,
+// without anybody's help. Linux 6.2 or later; on an earlier one nothing happens. The
+// error is syscall.ENODEV where a device is gone; then all is as it was.
+func (d *Dataplane) Guard(port int, members [2]accel.Guard) error {
+	return d.flipping(port, func(ws *wires, w *wire) error { return ws.guard(w, members) })
+}
+
+// Active returns the member that is active now (0: none), and when a program made one
+// active last, in the time that CLOCK_MONOTONIC counts; 0 if none did. It waits for
+// nothing that takes long.
+func (d *Dataplane) Active(port int) (active int, failedOver time.Duration, err error) {
+	err = d.flipping(port, func(ws *wires, w *wire) error {
+		active, _ = w.state()
+		failedOver = ws.guards.failedOver(w.number)
+		return nil
+	})
+	return active, failedOver, err
 }
 
 // EndDrain ends the drain, or what PrepareFlip began.
@@ -161,10 +183,10 @@ func (d *Dataplane) Carrier(ifindex int) (bool, error) {
 	d.flips.RLock()
 	defer d.flips.RUnlock()
 	ws := d.wires
-	if ws == nil || ws.carrier == nil {
+	if ws == nil || !ws.guards.readsDevices() {
 		return false, errors.ErrUnsupported
 	}
-	result, err := runOn(ws.carrier, ifindex, make([]byte, minFrame))
+	result, err := runOn(ws.guards.carrier, ifindex, make([]byte, minFrame))
 	return result == 1, err
 }
 

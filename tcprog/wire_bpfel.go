@@ -58,6 +58,18 @@ type wireFlow struct {
 	Pad              uint16
 }
 
+type wireGuarded struct {
+	_       structs.HostLayout
+	Members [2]struct {
+		_            structs.HostLayout
+		Device       uint64
+		Below        uint64
+		BelowIfindex uint32
+		Ifindex      uint32
+	}
+	FailedOverNs uint64
+}
+
 type wireLane struct {
 	_         structs.HostLayout
 	Entered   uint64
@@ -138,6 +150,7 @@ const (
 	wireMapCounters        = "counters"
 	wireMapDelivered       = "delivered"
 	wireMapFlows           = "flows"
+	wireMapGuards          = "guards"
 	wireMapLanes           = "lanes"
 	wireMapPorts           = "ports"
 	wireMapSent            = "sent"
@@ -147,9 +160,11 @@ const (
 	wireMapWireCounts      = "wire_counts"
 	wireMapWires           = "wires"
 	wireProgShuntCarrier   = "shunt_carrier"
+	wireProgShuntDevice    = "shunt_device"
 	wireProgShuntWireIn    = "shunt_wire_in"
 	wireProgShuntWireLeave = "shunt_wire_leave"
 	wireProgShuntWireOut   = "shunt_wire_out"
+	wireVarReadsDevices    = "reads_devices"
 	wireVarWireNumber      = "wire_number"
 )
 
@@ -196,6 +211,7 @@ type wireSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type wireProgramSpecs struct {
 	ShuntCarrier   *ebpf.ProgramSpec `ebpf:"shunt_carrier"`
+	ShuntDevice    *ebpf.ProgramSpec `ebpf:"shunt_device"`
 	ShuntWireIn    *ebpf.ProgramSpec `ebpf:"shunt_wire_in"`
 	ShuntWireLeave *ebpf.ProgramSpec `ebpf:"shunt_wire_leave"`
 	ShuntWireOut   *ebpf.ProgramSpec `ebpf:"shunt_wire_out"`
@@ -210,6 +226,7 @@ type wireMapSpecs struct {
 	Counters   *ebpf.MapSpec `ebpf:"counters"`
 	Delivered  *ebpf.MapSpec `ebpf:"delivered"`
 	Flows      *ebpf.MapSpec `ebpf:"flows"`
+	Guards     *ebpf.MapSpec `ebpf:"guards"`
 	Lanes      *ebpf.MapSpec `ebpf:"lanes"`
 	Ports      *ebpf.MapSpec `ebpf:"ports"`
 	Sent       *ebpf.MapSpec `ebpf:"sent"`
@@ -224,7 +241,8 @@ type wireMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type wireVariableSpecs struct {
-	WireNumber *ebpf.VariableSpec `ebpf:"wire_number"`
+	ReadsDevices *ebpf.VariableSpec `ebpf:"reads_devices"`
+	WireNumber   *ebpf.VariableSpec `ebpf:"wire_number"`
 }
 
 // wireObjects contains all objects after they have been loaded into the kernel.
@@ -252,6 +270,7 @@ type wireMaps struct {
 	Counters   *ebpf.Map `ebpf:"counters"`
 	Delivered  *ebpf.Map `ebpf:"delivered"`
 	Flows      *ebpf.Map `ebpf:"flows"`
+	Guards     *ebpf.Map `ebpf:"guards"`
 	Lanes      *ebpf.Map `ebpf:"lanes"`
 	Ports      *ebpf.Map `ebpf:"ports"`
 	Sent       *ebpf.Map `ebpf:"sent"`
@@ -269,6 +288,7 @@ func (m *wireMaps) Close() error {
 		m.Counters,
 		m.Delivered,
 		m.Flows,
+		m.Guards,
 		m.Lanes,
 		m.Ports,
 		m.Sent,
@@ -284,7 +304,8 @@ func (m *wireMaps) Close() error {
 //
 // It can be passed to loadWireObjects or ebpf.CollectionSpec.LoadAndAssign.
 type wireVariables struct {
-	WireNumber *ebpf.Variable `ebpf:"wire_number"`
+	ReadsDevices *ebpf.Variable `ebpf:"reads_devices"`
+	WireNumber   *ebpf.Variable `ebpf:"wire_number"`
 }
 
 // wirePrograms contains all programs after they have been loaded into the kernel.
@@ -292,6 +313,7 @@ type wireVariables struct {
 // It can be passed to loadWireObjects or ebpf.CollectionSpec.LoadAndAssign.
 type wirePrograms struct {
 	ShuntCarrier   *ebpf.Program `ebpf:"shunt_carrier"`
+	ShuntDevice    *ebpf.Program `ebpf:"shunt_device"`
 	ShuntWireIn    *ebpf.Program `ebpf:"shunt_wire_in"`
 	ShuntWireLeave *ebpf.Program `ebpf:"shunt_wire_leave"`
 	ShuntWireOut   *ebpf.Program `ebpf:"shunt_wire_out"`
@@ -300,6 +322,7 @@ type wirePrograms struct {
 func (p *wirePrograms) Close() error {
 	return _WireClose(
 		p.ShuntCarrier,
+		p.ShuntDevice,
 		p.ShuntWireIn,
 		p.ShuntWireLeave,
 		p.ShuntWireOut,

@@ -31,12 +31,12 @@ const (
 // wires are the stable ports of a network namespace and their members. Maps and
 // programs are pinned below wires/SCHEMA and stay without the daemon.
 type wires struct {
-	dir     string
-	hook    string // tcx or clsact
-	maps    map[string]*ebpf.Map
-	carrier *ebpf.Program // nil where the kernel lets no program read a device
-	page    []byte
-	table   *[maxWires]shuntWire // the map of wires, mapped
+	dir    string
+	hook   string // tcx or clsact
+	maps   map[string]*ebpf.Map
+	page   []byte
+	table  *[maxWires]shuntWire // the map of wires, mapped
+	guards *guards
 
 	mu     sync.Mutex // of byPort and of the wires' members; held for a moment only, since flips wait for it
 	byPort map[int]*wire
@@ -72,23 +72,15 @@ func openWires(root, hook string) (*wires, error) {
 		return nil, fmt.Errorf("map the wires: %w", err)
 	}
 	w.table = (*[maxWires]shuntWire)(unsafe.Pointer(&w.page[0]))
-	w.carrier = loadCarrier(spec)
+	if w.guards, err = openGuards(spec); err != nil {
+		closeMaps(w.maps)
+		return nil, errors.Join(err, unix.Munmap(w.page))
+	}
+	w.maps[wireMapGuards] = w.guards.m
 	if err := w.takeOverAll(); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
 	return w, nil
-}
-
-// loadCarrier loads the program that reads a device's carrier; nil where the kernel
-// refuses it (Linux 6.2 or later takes it).
-func loadCarrier(spec *ebpf.CollectionSpec) *ebpf.Program {
-	var objects struct {
-		Carrier *ebpf.Program `ebpf:"shunt_carrier"`
-	}
-	if spec.LoadAndAssign(&objects, nil) != nil {
-		return nil
-	}
-	return objects.Carrier
 }
 
 // takeOverAll opens every wire that was left, and clears those whose port is gone.
@@ -140,7 +132,7 @@ func (ws *wires) close() error {
 	for n := range ws.table {
 		isEmpty = isEmpty && ws.table[n].Port == 0
 	}
-	errs = append(errs, unix.Munmap(ws.page), ws.carrier.Close())
+	errs = append(errs, unix.Munmap(ws.page), ws.guards.close())
 	closeMaps(ws.maps)
 	if isEmpty {
 		errs = append(errs, removePins(ws.dir))
@@ -317,14 +309,15 @@ func (ws *wires) takeOver(w *wire, ifindex int) error {
 // forgetAbsent takes members out of the wire's state that are none. A flip that an
 // earlier daemon prepared and did not do is none either.
 func (w *wire) forgetAbsent() {
-	active, draining := w.state()
-	if w.members[active] == nil {
-		active = 0
-	}
-	if w.members[draining] == nil {
-		draining = 0
-	}
-	atomic.StoreUint64(&w.shared.Members, packMembers(active, draining))
+	_, draining := w.change(func(active, draining int) (int, int) {
+		if w.members[active] == nil {
+			active = 0
+		}
+		if w.members[draining] == nil {
+			draining = 0
+		}
+		return active, draining
+	})
 	if draining == 0 {
 		atomic.StoreUint32(&w.shared.Marking, 0)
 	}
@@ -362,8 +355,11 @@ func (ws *wires) loadInto(w *wire, objects any) error {
 	if err != nil {
 		return fmt.Errorf("read the BPF objects: %w", err)
 	}
-	if err := spec.Variables["wire_number"].Set(w.number); err != nil {
-		return fmt.Errorf("name the wire: %w", err)
+	err = errors.Join(
+		spec.Variables["wire_number"].Set(w.number),
+		spec.Variables["reads_devices"].Set(ws.guards.readsDevices()))
+	if err != nil {
+		return fmt.Errorf("set the constants of the wire's programs: %w", err)
 	}
 	if err := spec.LoadAndAssign(objects, &ebpf.CollectionOptions{MapReplacements: ws.maps}); err != nil {
 		return fmt.Errorf("load the programs of the wire: %w", err)
@@ -473,23 +469,38 @@ func (ws *wires) removeMember(w *wire, ifindex int) error {
 }
 
 // take takes a member that carries nothing off the list: no flip can make it active
-// from here on.
+// from here on, nor a program that saw it as the standby a moment ago.
 func (ws *wires) take(w *wire, ifindex int) (hook, error) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	h := w.members[ifindex]
-	if active, draining := w.state(); h != nil && (ifindex == active || ifindex == draining) {
+	if h == nil {
+		return nil, nil
+	}
+	if w.carriesBy(ifindex) {
 		return nil, fmt.Errorf("member %d carries traffic", ifindex)
+	}
+	if ws.guards.forget(w.number, ifindex) {
+		awaitPrograms()
+		if w.carriesBy(ifindex) {
+			return nil, fmt.Errorf("member %d carries traffic since a moment ago", ifindex)
+		}
 	}
 	delete(w.members, ifindex)
 	return h, nil
+}
+
+// carriesBy says whether the member is active or draining.
+func (w *wire) carriesBy(ifindex int) bool {
+	active, draining := w.state()
+	return ifindex == active || ifindex == draining
 }
 
 // remove takes the wire's programs off all devices.
 func (ws *wires) remove(w *wire) error {
 	ws.mu.Lock()
 	delete(ws.byPort, w.ifindex)
-	atomic.StoreUint64(&w.shared.Members, 0)
+	w.change(func(int, int) (int, int) { return 0, 0 })
 	ws.mu.Unlock()
 	var errs []error
 	for _, ifindex := range slices.Sorted(maps.Keys(w.members)) {
@@ -499,6 +510,7 @@ func (ws *wires) remove(w *wire) error {
 		errs = append(errs, err)
 	}
 	*w.shared = shuntWire{}
+	ws.guards.table[w.number] = shuntGuarded{}
 	return errors.Join(append(errs, w.closePrograms(), removePins(filepath.Dir(w.dir)))...)
 }
 
@@ -521,6 +533,18 @@ func (w *wire) state() (active, draining int) {
 // packMembers is struct wire's word of members.
 func packMembers(active, draining int) uint64 { return uint64(uint32(active)) | uint64(draining)<<32 }
 
+// change exchanges the members by one store, and returns which there are then. Programs
+// may exchange them too, at any moment.
+func (w *wire) change(to func(active, draining int) (int, int)) (active, draining int) {
+	for {
+		before := atomic.LoadUint64(&w.shared.Members)
+		active, draining = to(int(uint32(before)), int(before>>32))
+		if atomic.CompareAndSwapUint64(&w.shared.Members, before, packMembers(active, draining)) {
+			return active, draining
+		}
+	}
+}
+
 // flip makes a member active and the one that was draining, by one store. Where none
 // was active, the one that is draining goes on to: what was sent over it may come back.
 // Marks of an earlier flip mean nothing for one that nobody prepared.
@@ -530,19 +554,21 @@ func (ws *wires) flip(w *wire, to int) (from int, err error) {
 	if ws.byPort[w.ifindex] != w || to != 0 && w.members[to] == nil {
 		return 0, fmt.Errorf("device %d is no member of stable port %d", to, w.ifindex)
 	}
-	from, draining := w.state()
-	if from == to {
-		return from, nil
+	if active, draining := w.state(); active == to {
+		return draining, nil // a program was first
 	}
 	if atomic.LoadUint32(&w.shared.Marking) == 0 {
 		atomic.AddUint64(&w.shared.Generation, 1)
 	}
-	if from != 0 {
-		draining = from
-	} else if draining == to {
-		draining = 0
-	}
-	atomic.StoreUint64(&w.shared.Members, packMembers(to, draining))
+	_, from = w.change(func(active, draining int) (int, int) {
+		switch {
+		case active == to || active == 0 && draining != to:
+			return to, draining
+		case active == 0:
+			return to, 0
+		}
+		return to, active
+	})
 	return from, nil
 }
 
@@ -550,9 +576,20 @@ func (ws *wires) flip(w *wire, to int) (from int, err error) {
 func (ws *wires) endDrain(w *wire) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	active, _ := w.state()
-	atomic.StoreUint64(&w.shared.Members, packMembers(active, 0))
+	w.change(func(active, _ int) (int, int) { return active, 0 })
 	atomic.StoreUint32(&w.shared.Marking, 0)
+}
+
+// guard makes the wire's programs know the active member and its standby.
+func (ws *wires) guard(w *wire, members [2]accel.Guard) error {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for _, m := range members {
+		if m.Member != 0 && w.members[m.Member] == nil {
+			return fmt.Errorf("device %d is no member of stable port %d", m.Member, w.ifindex)
+		}
+	}
+	return ws.guards.set(w.number, members)
 }
 
 // cutWires takes the fast path off all wires that are left in the namespace and

@@ -663,10 +663,10 @@ static __always_inline long set_tag(struct __sk_buff *skb, const struct control 
 }
 
 /* Where the frame leaves. Of a wire it is the member that is active now, which no
- * flow remembers: so the exchange of a member is one store.
+ * flow remembers: so the exchange of a member is one store. Who only asks flips none.
  */
 static __always_inline enum reason resolve(const struct flow *flow, struct wire **w,
-					   __u32 *ifindex)
+					   __u32 *ifindex, bool dry)
 {
 	*ifindex = flow->ifindex;
 	if (!flow->wire)
@@ -674,7 +674,7 @@ static __always_inline enum reason resolve(const struct flow *flow, struct wire 
 	*w = wire_of(flow->wire);
 	if (!*w)
 		return NO_MEMBER;
-	*ifindex = active_of(members_of(*w));
+	*ifindex = dry ? active_of(members_of(*w)) : active_now(*w, flow->wire);
 	return *ifindex ? FAST : NO_MEMBER;
 }
 
@@ -710,7 +710,7 @@ static __always_inline void judge(struct __sk_buff *skb, struct frame *f, struct
 	if (v->reason == FAST)
 		v->reason = check_frame(skb, f, v->control, v->flow);
 	if (v->reason == FAST)
-		v->reason = resolve(v->flow, &v->wire, &v->ifindex);
+		v->reason = resolve(v->flow, &v->wire, &v->ifindex, false);
 }
 
 /* Makes a frame that is to go fast ready to. */
@@ -860,7 +860,7 @@ int shunt_explain(struct __sk_buff *skb)
 	if (a->reason == FAST)
 		a->reason = check_frame(skb, &f, c, &flow);
 	if (a->reason == FAST)
-		a->reason = resolve(&flow, &w, &ifindex);
+		a->reason = resolve(&flow, &w, &ifindex, true);
 	a->action = flow.action;
 	a->push = flow.push;
 	return PASS_UP;

@@ -24,6 +24,25 @@ struct wire {
 	__u32 marking;	  /* a flip is prepared or a drain lasts: pairs are marked */
 };
 
+/* A member that can carry the wire's traffic, and where the kernel has its device: so
+ * a program sees with the next frame that it has lost its carrier. Who writes one
+ * makes the ifindex 0 first, and then the ifindex last.
+ */
+struct guard {
+	__u64 device;	     /* address of its struct net_device */
+	__u64 below;	     /* of the one that it has its carrier from; 0: its own */
+	__u32 below_ifindex;
+	__u32 ifindex;	     /* 0: nothing is known of a member */
+};
+
+/* The active member and its standby, in any order. They are not pinned: a daemon
+ * makes new ones, for its own programs.
+ */
+struct guarded {
+	struct guard members[2];
+	__u64 failed_over_ns; /* when a program flipped to the standby, CLOCK_MONOTONIC */
+};
+
 /* What is redirected into a port's ingress goes through a backlog, asynchronously,
  * and may be overtaken by what is sent straight to another port. A lane holds the
  * frames of some pairs of addresses: while one of them is on its way, all of them
@@ -50,6 +69,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct wire);
 } wires SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_WIRES);
+	__type(key, __u32);
+	__type(value, struct guarded);
+} guards SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -112,6 +139,92 @@ static __always_inline __u32 active_of(__u64 members)
 static __always_inline __u32 draining_of(__u64 members)
 {
 	return members >> 32;
+}
+
+static __always_inline __u64 members_word(__u32 active, __u32 draining)
+{
+	return active | (__u64)draining << 32;
+}
+
+/* The kernel lets a program read a device that it was not given (Linux 6.2). */
+const volatile bool reads_devices = false;
+
+enum carrier {
+	CARRIER_UNKNOWN, /* the device is not there, or not that one */
+	CARRIER_LOST,	 /* or the device was set down */
+	CARRIER_THERE,
+};
+
+static __always_inline bool is_running(unsigned long state)
+{
+	return state >> bpf_core_enum_value(enum netdev_state_t, __LINK_STATE_START) & 1 &&
+	       !(state >> bpf_core_enum_value(enum netdev_state_t, __LINK_STATE_NOCARRIER) & 1);
+}
+
+/* The address may be that of a device that is gone by now: then what is read there is
+ * something else, which has not that number.
+ */
+static __always_inline enum carrier carrier_at(__u64 address, __u32 ifindex)
+{
+	struct net_device *dev = CAST(struct net_device, address);
+
+	if (dev->ifindex != (int)ifindex)
+		return CARRIER_UNKNOWN;
+	return is_running(dev->state) ? CARRIER_THERE : CARRIER_LOST;
+}
+
+static __always_inline enum carrier carrier_of(const struct guard *g)
+{
+	enum carrier own = carrier_at(g->device, g->ifindex);
+
+	if (own != CARRIER_THERE || !g->below)
+		return own;
+	return carrier_at(g->below, g->below_ifindex);
+}
+
+/* Moves the wire's traffic off a member that is lost, as a daemon would who has not
+ * prepared the flip: marks of an earlier one mean nothing. Whoever is first flips.
+ */
+static __always_inline __u32 fail_over(struct wire *w, struct guarded *g, __u64 members,
+				       __u32 standby)
+{
+	__u64 next = members_word(standby, active_of(members));
+	__u64 was;
+
+	if (!*(const volatile __u32 *)&w->marking)
+		__sync_fetch_and_add(&w->generation, 1);
+	was = __sync_val_compare_and_swap(&w->members, members, next);
+	if (was != members)
+		return active_of(was);
+	g->failed_over_ns = bpf_ktime_get_ns();
+	return standby;
+}
+
+/* The member that a frame leaves by. Where the active one has lost its carrier, and its
+ * standby has one, that is active from this frame on: no daemon is waited for.
+ */
+static __always_inline __u32 active_now(struct wire *w, __u32 number)
+{
+	__u64 members = members_of(w);
+	__u32 active = active_of(members);
+	struct guard *at, *other;
+	struct guarded *g;
+
+	if (!reads_devices || !active)
+		return active;
+	g = bpf_map_lookup_elem(&guards, &number);
+	if (!g)
+		return active;
+	at = &g->members[0];
+	other = &g->members[1];
+	if (at->ifindex != active) {
+		at = &g->members[1];
+		other = &g->members[0];
+	}
+	if (at->ifindex != active || carrier_of(at) != CARRIER_LOST ||
+	    !other->ifindex || carrier_of(other) != CARRIER_THERE)
+		return active;
+	return fail_over(w, g, members, other->ifindex);
 }
 
 static __always_inline void count_on_wire(__u32 number, __u32 reason, __u32 len)
@@ -313,12 +426,18 @@ static __always_inline bool is_copy(struct __sk_buff *skb, const struct wire *w,
 /* What becomes of a frame that arrived on a member: FAST, DRAINED where it is
  * delivered though the member was left, or the reason for which it is dropped.
  */
-static __always_inline enum reason arrive(struct __sk_buff *skb, const struct wire *w,
+static __always_inline enum reason arrive(struct __sk_buff *skb, struct wire *w,
 					  __u32 number, const struct pair *p)
 {
 	__u64 members = members_of(w);
 	__u32 ifindex = skb->ifindex;
 	bool is_active = ifindex == active_of(members);
+
+	/* The outside may be the first to know that the active one is lost. */
+	if (!is_active && active_now(w, number) == ifindex) {
+		members = members_of(w);
+		is_active = true;
+	}
 
 	if (is_active && !draining_of(members))
 		return FAST;

@@ -1,0 +1,224 @@
+package tcprog
+
+import (
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shunt-dev/shunt/accel"
+)
+
+// guarded makes both members have their carrier, and the programs know them.
+func guarded(t *testing.T, attach string) *wireLab {
+	t.Helper()
+	l := newWireLab(t, attach)
+	l.plug("m1", true)
+	l.plug("m2", true)
+	l.must(l.d.Guard(l.uplink, [2]accel.Guard{{Member: l.first}, {Member: l.second}}))
+	return l
+}
+
+// plug gives a veth its carrier, or takes it.
+func (l *wireLab) plug(device string, in bool) {
+	l.t.Helper()
+	run(l.t, "ip", "link", "set", device+"-peer", map[bool]string{true: "up", false: "down"}[in])
+}
+
+func (l *wireLab) wants(active, draining int) {
+	l.t.Helper()
+	state, err := l.d.WireState(l.uplink)
+	l.must(err)
+	if state.Active != active || state.Draining != draining {
+		l.t.Errorf("%d is active and %d draining, want %d and %d", state.Active, state.Draining, active, draining)
+	}
+}
+
+// The first frame after the loss leaves by the standby, whoever sends it: nobody else
+// had to notice. Our own stations are not heard there, as after a flip of the daemon's.
+func TestTheNextFrameFailsOver(t *testing.T) {
+	for name, send := range map[string]func(*wireLab){
+		"out of the stable port": func(l *wireLab) { l.sendOut(frame(alice, carol), tcRedirect) },
+		"on the fast path":       func(l *wireLab) { l.expect(frame(alice, carol), accel.Fast) },
+		"from outside":           func(l *wireLab) { l.arrive(l.second, frame(carol, alice), tcRedirect, accel.Fast, none) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := guarded(t, "auto")
+			l.openBridge()
+			l.expect(frame(alice, carol), accel.Fast)
+			l.arrive(l.first, frame(carol, alice), tcRedirect, accel.Keepalive, none)
+			l.leave(frame(carol, alice))
+			l.sendOut(frame(alice, carol), tcRedirect)
+			l.wants(l.first, 0)
+			_, at, err := l.d.Active(l.uplink)
+			l.must(err)
+			if at != 0 {
+				t.Errorf("a program moved the traffic at %v though nothing was lost", at)
+			}
+
+			l.plug("m1", false)
+			send(l)
+			l.wants(l.second, l.first)
+			active, at, err := l.d.Active(l.uplink)
+			l.must(err)
+			if active != l.second || at == 0 || at > sinceBoot(t) {
+				t.Errorf("Active says %d since %v", active, at)
+			}
+			l.arrive(l.second, frame(alice, bob), tcShot, none, accel.OwnReturned)
+
+			draining, err := l.d.Flip(l.uplink, l.second)
+			l.must(err)
+			if draining != l.first {
+				t.Errorf("a flip behind that of a program says that %d drains, want %d", draining, l.first)
+			}
+			l.must(l.d.EndDrain(l.uplink))
+			l.wants(l.second, 0)
+		})
+	}
+}
+
+// A standby that has no carrier either is no better, nor one that nobody named.
+func TestNothingFailsOverToWhatCarriesNothing(t *testing.T) {
+	for name, change := range map[string]func(*wireLab){
+		"no carrier": func(l *wireLab) { l.plug("m2", false) },
+		"down":       func(l *wireLab) { run(l.t, "ip", "link", "set", "m2", "down") },
+		"no guard":   func(l *wireLab) { l.must(l.d.Guard(l.uplink, [2]accel.Guard{{Member: l.first}})) },
+		"removed":    func(l *wireLab) { l.must(l.d.RemoveMember(l.uplink, l.second)) },
+		"deleted":    func(l *wireLab) { run(l.t, "ip", "link", "del", "m2") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := guarded(t, "auto")
+			change(l)
+			l.plug("m1", false)
+			l.sendOut(frame(alice, carol), tcRedirect)
+			l.wants(l.first, 0)
+		})
+	}
+}
+
+// There is a way back without a daemon, but no frame takes it before it must.
+func TestAMemberThatIsBackWaits(t *testing.T) {
+	l := guarded(t, "auto")
+	l.plug("m1", false)
+	l.sendOut(frame(alice, carol), tcRedirect)
+	l.plug("m1", true)
+	l.sendOut(frame(alice, carol), tcRedirect)
+	l.wants(l.second, l.first)
+	l.plug("m2", false)
+	l.sendOut(frame(alice, carol), tcRedirect)
+	l.wants(l.first, l.second)
+}
+
+// What was marked for a flip that was prepared counts behind one that a program did
+// meanwhile.
+func TestAPreparedFlipThatAProgramDid(t *testing.T) {
+	l := guarded(t, "auto")
+	l.must(l.d.PrepareFlip(l.uplink))
+	l.sendOut(frame(bob, carol), tcRedirect)
+	l.plug("m1", false)
+	l.sendOut(frame(alice, carol), tcRedirect)
+	l.arrive(l.second, frame(bob, carol), tcShot, none, accel.OwnReturned)
+}
+
+// Who only asks moves nothing.
+func TestAQuestionDoesNotFailOver(t *testing.T) {
+	l := guarded(t, "auto")
+	l.openBridge()
+	l.expect(frame(alice, carol), accel.Fast)
+	l.plug("m1", false)
+	if x := l.ask(frame(alice, carol), 0, 0); x.Reason != accel.Fast {
+		t.Errorf("explained as %s", x.Reason)
+	}
+	l.wants(l.first, 0)
+}
+
+// A macvlan keeps its own carrier for a while when the device below has lost its.
+func TestAGuardLooksBelow(t *testing.T) {
+	l := newWireLab(t, "auto")
+	l.plug("m2", true)
+	below := l.addVeth("below")
+	l.plug("below", true)
+	run(t, "ip", "link", "add", "mv", "link", "below", "up", "type", "macvlan")
+	mv, err := net.InterfaceByName("mv")
+	l.must(err)
+	member := mv.Index
+	l.must(l.d.AddMember(l.uplink, member))
+	l.flip(member)
+	l.must(l.d.EndDrain(l.uplink))
+	// Not of the macvlan's own carrier, which may follow at any time.
+	record := shuntGuard{Ifindex: uint32(member), BelowIfindex: uint32(below)}
+	record.Below, err = l.d.wires.guards.address(below)
+	l.must(err)
+	record.Device, err = l.d.wires.guards.address(member)
+	l.must(err)
+	l.must(l.d.Guard(l.uplink, [2]accel.Guard{{Member: l.second}, {Member: member, Below: below}}))
+	w, err := l.d.wires.get(l.uplink)
+	l.must(err)
+	if got := l.d.wires.guards.table[w.number].Members[1]; got != record {
+		t.Fatalf("the programs know %+v, want %+v", got, record)
+	}
+	l.sendOut(frame(alice, carol), tcRedirect)
+	l.wants(member, 0)
+	l.plug("below", false)
+	l.sendOut(frame(alice, carol), tcRedirect)
+	l.wants(l.second, member)
+}
+
+// What programs are told is checked: a number that is no member's would get frames
+// that are not for it.
+func TestOnlyMembersAreGuarded(t *testing.T) {
+	l := guarded(t, "auto")
+	stranger := l.addVeth("stranger")
+	l.plug("stranger", true)
+	if err := l.d.Guard(l.uplink, [2]accel.Guard{{Member: l.first}, {Member: stranger}}); err == nil {
+		t.Error("a device that is no member is guarded")
+	}
+	run(t, "ip", "link", "del", "m2")
+	if err := l.d.Guard(l.uplink, [2]accel.Guard{{Member: l.first}, {Member: l.second}}); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("a device that is gone is guarded: %v", err)
+	}
+}
+
+// A daemon that died left its programs, and what they know.
+func TestProgramsFailOverWithoutADaemon(t *testing.T) {
+	l := guarded(t, "auto")
+	run(t, "ip", "link", "set", "uplink-peer", "up")
+	l.must(l.d.Stop(t.Context()))
+	l.plug("m1", false)
+	sendOn(t, "uplink", frame(alice, carol))
+	l.d = l.newDataplane("auto")
+	state, err := l.d.OpenWire(l.uplink)
+	l.must(err)
+	if state.Active != l.second {
+		t.Errorf("the traffic stays on %d, which is lost", state.Active)
+	}
+}
+
+// sendOn sends a frame by a device.
+func sendOn(t *testing.T, device string, data []byte) {
+	t.Helper()
+	ifc, err := net.InterfaceByName(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Sendto(fd, data, 0, &unix.SockaddrLinklayer{Ifindex: ifc.Index}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sinceBoot is the time that CLOCK_MONOTONIC counts.
+func sinceBoot(t *testing.T) time.Duration {
+	t.Helper()
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(now.Nano())
+}
