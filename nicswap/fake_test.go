@@ -61,8 +61,10 @@ type fakeLink struct {
 // fakeWire is a wire.
 type fakeWire struct {
 	accel.WireState
-	marking bool
-	counts  map[accel.Reason]accel.Count
+	marking    bool
+	counts     map[accel.Reason]accel.Count
+	guards     [2]accel.Guard
+	failedOver time.Time
 }
 
 // sent is an announcement.
@@ -646,10 +648,61 @@ func (h *hand) Flip(port, to int) (from int, err error) {
 		if to != 0 && !slices.Contains(w.Members, to) {
 			return errors.New("it is no member")
 		}
-		from, w.Draining, w.Active = w.Active, w.Active, to
+		w.flip(to)
+		from = w.Draining
 		return nil
 	})
 	return from, err
+}
+
+func (w *fakeWire) flip(to int) {
+	if w.Active != to {
+		w.Draining, w.Active = w.Active, to
+	}
+}
+
+// failOver is what a program does with a frame: false if it does nothing.
+func (k *kernel) failOver(port string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	w := k.wires[k.find(port).Ifindex]
+	for n, standby := range w.guards {
+		if active := w.guards[1-n]; active.Member != 0 && active.Member == w.Active && standby.Member != 0 {
+			w.flip(standby.Member)
+			w.failedOver = time.Now()
+			return true
+		}
+	}
+	return false
+}
+
+func (h *hand) Guard(port int, members [2]accel.Guard) error {
+	h.k.mu.Lock()
+	defer h.k.mu.Unlock()
+	w := h.k.wires[port]
+	if w == nil {
+		return errors.New("there is no wire")
+	}
+	for _, m := range members {
+		if m.Member != 0 && h.k.links[m.Member] == nil {
+			return syscall.ENODEV
+		}
+		if m.Member != 0 && !slices.Contains(w.Members, m.Member) {
+			return errors.New("it is no member")
+		}
+	}
+	w.guards = members
+	return nil
+}
+
+func (h *hand) Active(port int) (active int, failedOver time.Time, err error) {
+	h.k.mu.Lock()
+	defer h.k.mu.Unlock()
+	w := h.k.wires[port]
+	if w == nil {
+		return 0, failedOver, errors.New("there is no wire")
+	}
+	return w.Active, w.failedOver, nil
 }
 
 func (h *hand) EndDrain(port int) error {

@@ -287,9 +287,10 @@ func (g *group) describe() GroupV1 {
 	return d
 }
 
-// told tells followers what changed of the group and its members. The group is
-// locked.
+// told tells followers, and the data plane, what changed of the group and its members.
+// The group is locked.
 func (e *Engine) told(g *group) {
+	e.guard(g)
 	for _, m := range g.members {
 		if state := g.memberState(m); state != m.lastTold {
 			m.lastTold = state

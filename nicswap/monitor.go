@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/shunt-dev/shunt/accel"
 	"github.com/shunt-dev/shunt/nicswap/links"
 )
 
@@ -55,6 +57,11 @@ const carrierInterval = 2 * time.Millisecond
 // device it is told at most once a second for all together (net/core/link_watch.c:
 // linkwatch_urgent_event).
 func (e *Engine) feel(g *group) {
+	g.mu.Lock()
+	if e.follow(g) {
+		e.told(g)
+	}
+	g.mu.Unlock()
 	if l, carries := g.activeLink(); carries {
 		e.feelFor(l)
 	}
@@ -286,6 +293,48 @@ func (g *group) losePort() {
 	g.tend()
 }
 
+// guard lets the data plane do what judge would, for the next frame and by itself. The
+// group is locked.
+func (e *Engine) guard(g *group) {
+	if g.port.Ifindex == 0 || g.closed || !g.settled {
+		return
+	}
+	var members [2]accel.Guard
+	if to := g.refuge(); to != nil && g.active != 0 && g.on != nil && g.on.link.Ifindex == g.active {
+		members = [2]accel.Guard{guardOf(g.on.link), guardOf(to.link)}
+	}
+	if err := e.wires.Guard(g.port.Ifindex, members); err != nil && !errors.Is(err, syscall.ENODEV) {
+		e.logger.Warn("a failover waits for the daemon", "group", g.Name, "error", err)
+	}
+}
+
+func guardOf(l links.Link) accel.Guard {
+	if l.MacvlanMode == "" {
+		return accel.Guard{Member: l.Ifindex}
+	}
+	return accel.Guard{Member: l.Ifindex, Below: l.Lower}
+}
+
+// follow takes in that the data plane moved the traffic itself, and says whether it
+// did. The carrier of the member that was left may be back: that is seen soon. The
+// group is locked.
+func (e *Engine) follow(g *group) bool {
+	if g.port.Ifindex == 0 || g.closed || !g.settled {
+		return false
+	}
+	active, at, err := e.wires.Active(g.port.Ifindex)
+	to := g.at(active)
+	if err != nil || active == g.active || to == nil {
+		return false
+	}
+	from := g.on
+	if from != nil {
+		from.link.Carrier, from.link.Running, from.felt = false, false, true
+	}
+	e.failover(g, from, to, whyLost(from), at)
+	return true
+}
+
 // judge looks whether the traffic must move, which happens at once: no journal
 // and no other swap is waited for. There is no way back by itself: who lost its
 // carrier for a moment is a standby afterwards. The group is locked.
@@ -294,6 +343,7 @@ func (e *Engine) judge(g *group) {
 	if g.port.Ifindex == 0 || g.closed || !g.settled {
 		return
 	}
+	e.follow(g)
 	works := g.active != 0 && g.on != nil && g.on.link.Ifindex == g.active && g.on.carries()
 	if works && !g.on.taken() {
 		return
@@ -304,9 +354,9 @@ func (e *Engine) judge(g *group) {
 		return // as before
 	}
 	if g.active == 0 {
-		e.failover(g, nil, to, "no member was usable before")
+		e.failover(g, nil, to, "no member was usable before", time.Now())
 	} else {
-		e.failover(g, g.on, to, whyLost(g.on))
+		e.failover(g, g.on, to, whyLost(g.on), time.Now())
 	}
 }
 
@@ -327,9 +377,10 @@ func whyLost(m *member) string {
 // failover moves the traffic from a member that is lost, nil if none was active,
 // to another; nil if there is none. Nothing prepared the flip, and nothing should:
 // what was sent before it is known by the bridge's table (tcprog/bpf/shunt.c:
-// may_be_own). The group is locked.
-func (e *Engine) failover(g *group, from, to *member, why string) {
+// may_be_own). The data plane may have flipped when it began. The group is locked.
+func (e *Engine) failover(g *group, from, to *member, why string, began time.Time) {
 	next := e.newSwap(g, Request{Group: g.Name, Cause: causeLoss, Why: why})
+	next.began, next.v.Began = began, began
 	next.from, next.to = from, to
 	err := e.flip(g, to, next)
 	g.stuck = err != nil

@@ -3,6 +3,7 @@ package nicswap
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	"github.com/shunt-dev/shunt/accel"
 	"github.com/shunt-dev/shunt/nicswap/announce"
@@ -30,8 +31,15 @@ type Wires interface {
 	// the port sends, so that they know it when the outside floods it back.
 	PrepareFlip(port int) error
 	// Flip makes a member active (0: none) and the one that was active, draining,
-	// by one store. It returns the one that was.
+	// by one store. It returns the one that drains from then on.
 	Flip(port, to int) (from int, err error)
+	// Guard makes the programs know the active member and its standby: where the one
+	// has lost its carrier they flip to the other by themselves, with the next frame,
+	// if the kernel lets them see it. The error is syscall.ENODEV where one is gone.
+	Guard(port int, members [2]accel.Guard) error
+	// Active returns the member that is active now, and when the programs made one
+	// active last. It waits for nothing that takes long.
+	Active(port int) (active int, failedOver time.Time, err error)
 	// EndDrain ends the drain, or what PrepareFlip began.
 	EndDrain(port int) error
 	// WireState returns how the port is wired now.

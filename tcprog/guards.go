@@ -22,8 +22,8 @@ type guards struct {
 	m       *ebpf.Map
 	page    []byte
 	table   *[maxWires]shuntGuarded // the map, mapped
-	carrier *ebpf.Program          // reads a device's carrier
-	device  *ebpf.Program          // says where it is
+	carrier *ebpf.Program           // reads a device's carrier
+	device  *ebpf.Program           // says where it is
 }
 
 // openGuards makes the map; its programs are nil where the kernel lets none read a
@@ -134,8 +134,12 @@ func awaitPrograms() {
 // programTime is far longer than a program takes.
 const programTime = 50 * time.Millisecond
 
-// failedOver is when a program of the wire moved its traffic last, in the time that
-// CLOCK_MONOTONIC counts; 0 if none did.
-func (g *guards) failedOver(wire uint32) time.Duration {
-	return time.Duration(atomic.LoadUint64(&g.table[wire].FailedOverNs))
+// failedOver is when a program of the wire moved its traffic last; the zero time if none
+// did.
+func (g *guards) failedOver(wire uint32) time.Time {
+	at := atomic.LoadUint64(&g.table[wire].FailedOverNs)
+	if at == 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(-time.Duration(monotonicNow() - at))
 }

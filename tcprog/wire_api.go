@@ -113,9 +113,8 @@ func (d *Dataplane) Guard(port int, members [2]accel.Guard) error {
 }
 
 // Active returns the member that is active now (0: none), and when a program made one
-// active last, in the time that CLOCK_MONOTONIC counts; 0 if none did. It waits for
-// nothing that takes long.
-func (d *Dataplane) Active(port int) (active int, failedOver time.Duration, err error) {
+// active last; the zero time if none did. It waits for nothing that takes long.
+func (d *Dataplane) Active(port int) (active int, failedOver time.Time, err error) {
 	err = d.flipping(port, func(ws *wires, w *wire) error {
 		active, _ = w.state()
 		failedOver = ws.guards.failedOver(w.number)
