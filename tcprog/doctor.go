@@ -22,7 +22,7 @@ import (
 // Check tells what of the data plane works on this kernel. It loads a program
 // for a moment and attaches nothing.
 func (d *Dataplane) Check(context.Context) []accel.Finding {
-	return []accel.Finding{checkBTF(), checkProgram(), checkJIT(), d.tried().finding(), checkHook(), checkPins()}
+	return []accel.Finding{checkBTF(), checkProgram(), checkJIT(), d.tried().finding(), checkFailover(), checkHook(), checkPins()}
 }
 
 // Ability says how changes in the kernel would reach the programs of a bridge that
@@ -249,6 +249,28 @@ func tryLive() error {
 		err = errors.Join(c.look.Close(), c.looks.Close())
 	}
 	return err
+}
+
+// checkFailover says who moves the traffic of a group off a member without a carrier.
+func checkFailover() accel.Finding {
+	spec, err := loadWire()
+	if err == nil {
+		var programs guardPrograms
+		if programs, err = loadGuardPrograms(spec); err == nil {
+			err = programs.close()
+		}
+	}
+	return failoverFinding(err)
+}
+
+func failoverFinding(err error) accel.Finding {
+	if err == nil {
+		return accel.Finding{Check: "failover", Level: accel.LevelOK,
+			Text: "a group leaves a member that lost its carrier with the next frame"}
+	}
+	return accel.Finding{Check: "failover", Level: accel.LevelNote,
+		Text:   fmt.Sprintf("a group leaves a member that lost its carrier when the daemon sees it, some 2 ms later, and later while the host is busy: %v", causeOf(err)),
+		Advice: "use Linux 6.2 or later with BTF, and give shunt CAP_PERFMON"}
 }
 
 func checkHook() accel.Finding {

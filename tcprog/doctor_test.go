@@ -41,3 +41,13 @@ func TestWhatATrialSays(t *testing.T) {
 		}
 	}
 }
+
+func TestWhoFailsOverIsSaid(t *testing.T) {
+	if f := checkFailover(); f.Level != accel.LevelOK {
+		t.Errorf("on this kernel: %+v", f)
+	}
+	f := failoverFinding(fmt.Errorf("load program: %w (MEMLOCK may be too low)", unix.EPERM))
+	if f.Level != accel.LevelNote || f.Advice == "" || strings.Contains(f.Text, "MEMLOCK") {
+		t.Errorf("where the kernel refuses: %+v", f)
+	}
+}

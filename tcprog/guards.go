@@ -19,40 +19,50 @@ import (
 // standby, so that they see a carrier that is lost with the next frame and move the
 // traffic themselves. They are not pinned: who loads the programs makes its own.
 type guards struct {
-	m       *ebpf.Map
-	page    []byte
-	table   *[maxWires]shuntGuarded // the map, mapped
-	carrier *ebpf.Program           // reads a device's carrier
-	device  *ebpf.Program           // says where it is
+	guardPrograms
+	m     *ebpf.Map
+	page  []byte
+	table *[maxWires]shuntGuarded // the map, mapped
 }
 
-// openGuards makes the map; its programs are nil where the kernel lets none read a
-// device (before Linux 6.2): then nobody is guarded.
-func openGuards(spec *ebpf.CollectionSpec) (g *guards, err error) {
-	g = new(guards)
-	if g.m, err = ebpf.NewMap(spec.Maps[wireMapGuards]); err != nil {
+// guardPrograms read devices; they are nil where the kernel lets none (before Linux
+// 6.2).
+type guardPrograms struct {
+	Carrier *ebpf.Program `ebpf:"shunt_carrier"` // a device's
+	Device  *ebpf.Program `ebpf:"shunt_device"`  // where it is
+}
+
+func loadGuardPrograms(spec *ebpf.CollectionSpec) (p guardPrograms, err error) {
+	err = spec.LoadAndAssign(&p, nil)
+	return p, err
+}
+
+func (p guardPrograms) close() error { return errors.Join(p.Carrier.Close(), p.Device.Close()) }
+
+// openGuards makes the map. Where the kernel takes no program that reads a device
+// nobody is guarded.
+func openGuards(spec *ebpf.CollectionSpec) (*guards, error) {
+	m, err := ebpf.NewMap(spec.Maps[wireMapGuards])
+	if err != nil {
 		return nil, fmt.Errorf("make the map %s: %w", wireMapGuards, err)
 	}
-	size := roundUp(int(g.m.ValueSize())*maxWires, os.Getpagesize())
-	if g.page, err = unix.Mmap(g.m.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
-		return nil, errors.Join(fmt.Errorf("map the guards: %w", err), g.m.Close())
+	size := roundUp(int(m.ValueSize())*maxWires, os.Getpagesize())
+	page, err := unix.Mmap(m.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("map the guards: %w", err), m.Close())
 	}
-	g.table = (*[maxWires]shuntGuarded)(unsafe.Pointer(&g.page[0]))
-	var objects struct {
-		Carrier *ebpf.Program `ebpf:"shunt_carrier"`
-		Device  *ebpf.Program `ebpf:"shunt_device"`
-	}
-	if spec.LoadAndAssign(&objects, nil) == nil {
-		g.carrier, g.device = objects.Carrier, objects.Device
+	g := &guards{m: m, page: page, table: (*[maxWires]shuntGuarded)(unsafe.Pointer(&page[0]))}
+	if programs, err := loadGuardPrograms(spec); err == nil {
+		g.guardPrograms = programs
 	}
 	return g, nil
 }
 
 // readsDevices says whether the kernel lets a program read a device.
-func (g *guards) readsDevices() bool { return g.device != nil }
+func (g *guards) readsDevices() bool { return g.Device != nil }
 
 func (g *guards) close() error {
-	return errors.Join(unix.Munmap(g.page), g.m.Close(), g.carrier.Close(), g.device.Close())
+	return errors.Join(unix.Munmap(g.page), g.m.Close(), g.guardPrograms.close())
 }
 
 // set makes the programs of a wire know these members; nothing is known of one that
@@ -103,7 +113,7 @@ func (g *guards) find(m accel.Guard) (record shuntGuard, err error) {
 // address is where the kernel has a device.
 func (g *guards) address(ifindex int) (uint64, error) {
 	frame := make([]byte, minFrame)
-	if _, err := runOn(g.device, ifindex, frame); err != nil {
+	if _, err := runOn(g.Device, ifindex, frame); err != nil {
 		return 0, fmt.Errorf("find device %d in the kernel: %w", ifindex, err)
 	}
 	return binary.NativeEndian.Uint64(frame), nil

@@ -27,6 +27,18 @@ func (l *wireLab) plug(device string, in bool) {
 	run(l.t, "ip", "link", "set", device+"-peer", map[bool]string{true: "up", false: "down"}[in])
 }
 
+// addMacvlan makes a member on a device of its own, both with a carrier.
+func (l *wireLab) addMacvlan(name, below string) int {
+	l.t.Helper()
+	l.addVeth(below)
+	l.plug(below, true)
+	run(l.t, "ip", "link", "add", name, "link", below, "up", "type", "macvlan")
+	ifc, err := net.InterfaceByName(name)
+	l.must(err)
+	l.must(l.d.AddMember(l.uplink, ifc.Index))
+	return ifc.Index
+}
+
 func (l *wireLab) wants(active, draining int) {
 	l.t.Helper()
 	state, err := l.d.WireState(l.uplink)
@@ -84,10 +96,14 @@ func TestTheNextFrameFailsOver(t *testing.T) {
 func TestNothingFailsOverToWhatCarriesNothing(t *testing.T) {
 	for name, change := range map[string]func(*wireLab){
 		"no carrier": func(l *wireLab) { l.plug("m2", false) },
-		"down":       func(l *wireLab) { run(l.t, "ip", "link", "set", "m2", "down") },
-		"no guard":   func(l *wireLab) { l.must(l.d.Guard(l.uplink, [2]accel.Guard{{Member: l.first}})) },
-		"removed":    func(l *wireLab) { l.must(l.d.RemoveMember(l.uplink, l.second)) },
-		"deleted":    func(l *wireLab) { run(l.t, "ip", "link", "del", "m2") },
+		"down": func(l *wireLab) { // a veth that is down has no carrier either
+			member := l.addMacvlan("mv", "below")
+			l.must(l.d.Guard(l.uplink, [2]accel.Guard{{Member: l.first}, {Member: member}}))
+			run(l.t, "ip", "link", "set", "mv", "down")
+		},
+		"no guard": func(l *wireLab) { l.must(l.d.Guard(l.uplink, [2]accel.Guard{{Member: l.first}})) },
+		"removed":  func(l *wireLab) { l.must(l.d.RemoveMember(l.uplink, l.second)) },
+		"deleted":  func(l *wireLab) { run(l.t, "ip", "link", "del", "m2") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := guarded(t, "auto")
@@ -123,6 +139,17 @@ func TestAPreparedFlipThatAProgramDid(t *testing.T) {
 	l.arrive(l.second, frame(bob, carol), tcShot, none, accel.OwnReturned)
 }
 
+// What was marked for a flip that is over means nothing for one that a program does.
+func TestAProgramsFlipVoidsMarks(t *testing.T) {
+	l := guarded(t, "auto")
+	l.must(l.d.PrepareFlip(l.uplink))
+	l.sendOut(frame(bob, carol), tcRedirect)
+	l.must(l.d.EndDrain(l.uplink))
+	l.plug("m1", false)
+	l.sendOut(frame(alice, carol), tcRedirect)
+	l.arrive(l.second, frame(bob, carol), tcRedirect, none, none)
+}
+
 // Who only asks moves nothing.
 func TestAQuestionDoesNotFailOver(t *testing.T) {
 	l := guarded(t, "auto")
@@ -139,13 +166,10 @@ func TestAQuestionDoesNotFailOver(t *testing.T) {
 func TestAGuardLooksBelow(t *testing.T) {
 	l := newWireLab(t, "auto")
 	l.plug("m2", true)
-	below := l.addVeth("below")
-	l.plug("below", true)
-	run(t, "ip", "link", "add", "mv", "link", "below", "up", "type", "macvlan")
-	mv, err := net.InterfaceByName("mv")
+	member := l.addMacvlan("mv", "below")
+	lower, err := net.InterfaceByName("below")
 	l.must(err)
-	member := mv.Index
-	l.must(l.d.AddMember(l.uplink, member))
+	below := lower.Index
 	l.flip(member)
 	l.must(l.d.EndDrain(l.uplink))
 	// Not of the macvlan's own carrier, which may follow at any time.

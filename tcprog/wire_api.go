@@ -185,7 +185,7 @@ func (d *Dataplane) Carrier(ifindex int) (bool, error) {
 	if ws == nil || !ws.guards.readsDevices() {
 		return false, errors.ErrUnsupported
 	}
-	result, err := runOn(ws.guards.carrier, ifindex, make([]byte, minFrame))
+	result, err := runOn(ws.guards.Carrier, ifindex, make([]byte, minFrame))
 	return result == 1, err
 }
 

@@ -22,7 +22,7 @@ func init() {
 	n("only the first start recovers", "journal.go", "	if j == nil || !isFirst {\n", "	if j == nil {\n		_ = isFirst\n", "TestTheStablePortIsDeletedInASwap")
 	n("a file is replaced whole", "journal.go", "os.OpenFile(path+\".new\"", "os.OpenFile(path", "TestAFileIsReplacedWhole")
 	n("files of other namespaces are passed over", "journal.go", "	if r.Namespace != s.namespace {\n", "	if false {\n", "TestFilesThatAreNotOurs")
-	n("a loss moves the traffic", "monitor.go", "	e.failover(g, g.on, to, whyLost(g.on))\n", "	_ = whyLost\n", "TestLossOfTheActiveMember")
+	n("a loss moves the traffic", "monitor.go", "	e.failover(g, g.on, to, whyLost(g.on), time.Now())\n", "	_ = whyLost\n", "TestLossOfTheActiveMember")
 	n("lost events are made good", "monitor.go", "	if event.All {\n", "	if false {\n", "TestLossOfTheActiveMember")
 	n("a carrier is looked at", "monitor.go", "err == nil && !has {\n", "err == nil && !has && false {\n", "TestALossThatTheKernelDoesNotTell")
 	n("the source is the first refuge after a flip", "group.go", "s.flipped && s.from != nil && s.from.usable()", "false && s.from.usable()", "TestTheTargetIsLostInTheDrain|TestSourceFirst")
@@ -93,4 +93,8 @@ func init() {
 	n("a member is checked with the port's MTU at adopt", "adopt.go", "g.port.MTU = l.MTU", "_ = l.MTU", "TestAdoptRefusesAMemberThatCannotBeUsed")
 	n("a full state directory is seen", "doctor.go", "if isFull(there)", "if false", "TestAFullStateDirIsSaid")
 	n("an upgrade's command outlives its terminal", "upgradecommand.go", "INT HUP", "INT", "TestTheCommandDoesNotGetCtrlC")
+	n("the daemon follows the data plane", "monitor.go", "	if e.follow(g) {\n", "	if false {\n", "TestTheDataPlaneFailsOver$")
+	n("a swap begins when the data plane moved", "monitor.go", "	next.began, next.v.Began = began, began\n", "", "TestTheDataPlaneFailsOver$")
+	n("who is upgraded is no standby of the programs", "group.go", "	e.guard(g)\n", "", "TestProgramsKnowWhomToTrust")
+	n("programs look below a macvlan", "monitor.go", "	if l.MacvlanMode == \"\" {\n", "	if true {\n", "TestProgramsLookBelowAMacvlan")
 }
