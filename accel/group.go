@@ -58,6 +58,16 @@ type Guard struct {
 	Below int
 }
 
+// WireNow is who carries the traffic of a stable port in this instant, by ifindex; 0 is
+// none.
+type WireNow struct {
+	Active, Draining int
+	// Failovers counts the flips that programs did or tried; FailedOver is when the last
+	// one was, if there was one.
+	Failovers  uint64
+	FailedOver time.Time
+}
+
 // WireState is how a stable port is wired now, by ifindex; 0 is none.
 type WireState struct {
 	Port int

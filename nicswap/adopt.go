@@ -432,6 +432,7 @@ func (g *group) describeRelease() ChangeV1 {
 func (e *Engine) close(g *group) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	e.follow(g)
 	if g.running != nil {
 		return accel.Statusf(409, "a swap of %s is running", g.Name)
 	}
@@ -441,6 +442,7 @@ func (e *Engine) close(g *group) error {
 		}
 	}
 	g.closed = true
+	e.guard(g)
 	g.end()
 	return nil
 }

@@ -209,8 +209,33 @@ func (e *Engine) Reserve(groupName, memberName string) (release func(), err erro
 	if err != nil {
 		return nil, err
 	}
+	m, err := e.setAside(g, memberName)
+	if err != nil {
+		return nil, err
+	}
+	e.wires.Settle()
+	g.mu.Lock()
+	e.follow(g)
+	active := g.isActive(m)
+	g.mu.Unlock()
+	release = sync.OnceFunc(func() { e.takeBack(g, m) })
+	if active {
+		release()
+		return nil, carriesAlready(g, m)
+	}
+	return release, nil
+}
+
+func carriesAlready(g *group, m *member) error {
+	return accel.Statusf(409, "%s carries the traffic of %s: move that away first", m.name, g.Name)
+}
+
+// setAside makes the member one that nobody chooses. Programs may still do so until they
+// have settled.
+func (e *Engine) setAside(g *group, memberName string) (*member, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	e.follow(g)
 	m, err := g.member(memberName)
 	switch {
 	case err != nil:
@@ -218,13 +243,13 @@ func (e *Engine) Reserve(groupName, memberName string) (release func(), err erro
 	case m.away:
 		return nil, accel.Statusf(409, "%s is being upgraded already", m.name)
 	case g.isActive(m):
-		return nil, accel.Statusf(409, "%s carries the traffic of %s: move that away first", m.name, g.Name)
+		return nil, carriesAlready(g, m)
 	case g.running != nil && (g.running.from == m || g.running.to == m):
 		return nil, accel.Statusf(409, "%s takes part in a swap of %s", m.name, g.Name)
 	}
 	m.away = true
 	e.told(g)
-	return sync.OnceFunc(func() { e.takeBack(g, m) }), nil
+	return m, nil
 }
 
 // takeBack ends a reservation.

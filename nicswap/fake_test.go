@@ -65,6 +65,7 @@ type fakeWire struct {
 	counts     map[accel.Reason]accel.Count
 	guards     [2]accel.Guard
 	failedOver time.Time
+	failovers  uint64
 }
 
 // sent is an announcement.
@@ -661,6 +662,17 @@ func (w *fakeWire) flip(to int) {
 	}
 }
 
+// flip is what a program does that knew a standby a moment ago.
+func (k *kernel) flip(port, to string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ifindex := 0
+	if l := k.find(to); l != nil {
+		ifindex = l.Ifindex
+	}
+	k.wires[k.find(port).Ifindex].flip(ifindex)
+}
+
 // failOver is what a program does with a frame: false if it does nothing.
 func (k *kernel) failOver(port string) bool {
 	k.mu.Lock()
@@ -670,6 +682,7 @@ func (k *kernel) failOver(port string) bool {
 		if active := w.guards[1-n]; active.Member != 0 && active.Member == w.Active && standby.Member != 0 {
 			w.flip(standby.Member)
 			w.failedOver = time.Now()
+			w.failovers++
 			return true
 		}
 	}
@@ -683,6 +696,7 @@ func (h *hand) Guard(port int, members [2]accel.Guard) error {
 	if w == nil {
 		return errors.New("there is no wire")
 	}
+	w.guards = [2]accel.Guard{}
 	for _, m := range members {
 		if m.Member != 0 && h.k.links[m.Member] == nil {
 			return syscall.ENODEV
@@ -695,22 +709,26 @@ func (h *hand) Guard(port int, members [2]accel.Guard) error {
 	return nil
 }
 
-func (h *hand) Active(port int) (active int, failedOver time.Time, err error) {
+func (h *hand) Members(port int) (accel.WireNow, error) {
 	h.k.mu.Lock()
 	defer h.k.mu.Unlock()
 	w := h.k.wires[port]
 	if w == nil {
-		return 0, failedOver, errors.New("there is no wire")
+		return accel.WireNow{}, errors.New("there is no wire")
 	}
-	return w.Active, w.failedOver, nil
+	return accel.WireNow{Active: w.Active, Draining: w.Draining, Failovers: w.failovers, FailedOver: w.failedOver}, nil
 }
 
-func (h *hand) EndDrain(port int) error {
+func (h *hand) EndDrain(port, active int) error {
 	return h.onWire("EndDrain", port, func(w *fakeWire) error {
-		w.Draining, w.marking = 0, false
+		if w.Active == active {
+			w.Draining, w.marking = 0, false
+		}
 		return nil
 	})
 }
+
+func (h *hand) Settle() { h.do("Settle", func() error { return nil }) }
 
 func (h *hand) WireState(port int) (accel.WireState, error) {
 	h.k.mu.Lock()

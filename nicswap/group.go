@@ -30,7 +30,9 @@ type group struct {
 	active int     // ifindex, as the wire has it
 	on     *member // with that ifindex, also when its device is gone; nil if it is no member of ours
 	// draining was left a moment ago and may still deliver.
-	draining int
+	draining  int
+	guarded   *[2]accel.Guard // whom the programs know; nil: not sure
+	failovers uint64          // of the programs, that were followed
 	// lost is the ifindex of a stable port that is gone; its wire is to be closed.
 	lost     int
 	members  []*member

@@ -1,6 +1,7 @@
 package nicswap
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -72,6 +73,135 @@ func TestTheDataPlaneFailsOverInASwap(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		l.wantActive(d, "nic2")
+	})
+}
+
+// TestTheWireIsTheTruth: what becomes of it before the daemon looks is found.
+func TestTheWireIsTheTruth(t *testing.T) {
+	for name, change := range map[string]func(*kernel){
+		"the standby is gone": func(k *kernel) { k.failOver("uplink"); k.move("nic2") },
+		"the standby has another name": func(k *kernel) {
+			k.failOver("uplink")
+			k.set("nic2", func(n *fakeLink) { n.Name = "renamed" })
+		},
+		"there and back":   func(k *kernel) { k.failOver("uplink"); k.failOver("uplink") },
+		"nobody is active": func(k *kernel) { k.flip("uplink", "") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inLab(t, func(t *testing.T, l *lab) {
+				d := l.start()
+				change(l.k)
+				time.Sleep(time.Second)
+				synctest.Wait()
+				active, draining, _ := l.k.wire("uplink")
+				if active != "nic1" || draining != "" {
+					t.Errorf("the wire is on %q, and %q drains", active, draining)
+				}
+				if v := d.last(t); v.Cause != causeLoss || v.To != "nic1" || time.Since(v.Began) > time.Minute {
+					t.Errorf("the swap is %+v", v)
+				}
+			})
+		})
+	}
+}
+
+// TestWhoCarriesIsNotUpgraded, though the daemon has not heard of it yet: before it was
+// asked, and while programs settle.
+func TestWhoCarriesIsNotUpgraded(t *testing.T) {
+	for name, prepare := range map[string]func(*kernel){
+		"before":    func(k *kernel) { k.failOver("uplink") },
+		"meanwhile": func(k *kernel) { k.on("Settle", func() { k.flip("uplink", "nic2") }) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inLab(t, func(t *testing.T, l *lab) {
+				d := l.start()
+				prepare(l.k)
+				if _, err := d.Reserve("uplink", "nic2"); err == nil {
+					t.Error("the active member is set aside for an upgrade")
+				}
+				time.Sleep(time.Second)
+				l.wantActive(d, "nic2")
+			})
+		})
+	}
+}
+
+// TestProgramsKnowNobodyWhereOneIsGone: the pair of before holds one that is set aside.
+func TestProgramsKnowNobodyWhereOneIsGone(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.k.nic("nic3")
+		l.config.Groups[0].Members = []string{"nic1", "nic2", "nic3"}
+		d := l.start()
+		l.k.mu.Lock()
+		delete(l.k.links, l.k.find("nic3").Ifindex) // of which nobody was told
+		l.k.mu.Unlock()
+		if _, err := d.Reserve("uplink", "nic2"); err != nil {
+			t.Fatal(err)
+		}
+		if l.k.failOver("uplink") {
+			t.Error("the programs flip to a member that is being upgraded, or gone")
+		}
+	})
+}
+
+// TestASharedMemberThatIsActiveAgain at the end of its drain stays promiscuous and
+// claimed.
+func TestASharedMemberThatIsActiveAgain(t *testing.T) {
+	for _, when := range []string{"EndDrain", "RemoveMember nic9"} {
+		t.Run(when, func(t *testing.T) {
+			inLab(t, func(t *testing.T, l *lab) {
+				l.k.nic("nic9")
+				l.share("nic9")
+				d := l.start()
+				d.swap(t, "nic9")
+				l.k.on(when, func() { l.k.flip("uplink", "nic9") })
+				d.swap(t, "nic1")
+				time.Sleep(time.Second)
+				synctest.Wait()
+				l.wantActive(d, "nic9")
+				d.claiming.Lock()
+				defer d.claiming.Unlock()
+				if holder := d.claims["nic9"]; holder != "uplink" || !l.k.link("nic9").Promisc {
+					t.Errorf("%+v is claimed by %q", l.k.link("nic9"), holder)
+				}
+			})
+		})
+	}
+}
+
+// TestTheDrainOfAFailoverIsWhole, also where a swap just ends its own.
+func TestTheDrainOfAFailoverIsWhole(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		d := l.start()
+		l.k.on("EndDrain", func() { l.k.failOver("uplink") })
+		d.swap(t, "nic2")
+		time.Sleep(carrierInterval)
+		synctest.Wait()
+		if active, draining, _ := l.k.wire("uplink"); active != "nic1" || draining != "nic2" {
+			t.Errorf("the wire is on %q, and %q drains", active, draining)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if _, draining, _ := l.k.wire("uplink"); draining != "" {
+			t.Errorf("%q drains for ever", draining)
+		}
+	})
+}
+
+// TestAReleaseFollowsTheDataPlane: the port gets the member that carries the traffic.
+func TestAReleaseFollowsTheDataPlane(t *testing.T) {
+	inLab(t, func(t *testing.T, l *lab) {
+		l.withPort()
+		d := l.adopted(t)
+		g := d.Groups()[0]
+		if !l.k.failOver(g.Port) {
+			t.Fatal("the programs know no standby")
+		}
+		_, err := d.Release(t.Context(), ReleaseRequestV1{Group: g.Group})
+		var status *accel.StatusError
+		if !errors.As(err, &status) || status.Status != 409 {
+			t.Errorf("in the swap that follows a loss the group is released: %v", err)
+		}
 	})
 }
 

@@ -277,7 +277,7 @@ func (e *Engine) endForgottenDrain(g *group) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.draining = 0
-	if err := e.wires.EndDrain(g.port.Ifindex); err != nil {
+	if err := e.wires.EndDrain(g.port.Ifindex, g.active); err != nil {
 		e.logger.Warn("a drain cannot be ended", "group", g.Name, "error", err)
 	}
 }

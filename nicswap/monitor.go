@@ -58,8 +58,8 @@ const carrierInterval = 2 * time.Millisecond
 // linkwatch_urgent_event).
 func (e *Engine) feel(g *group) {
 	g.mu.Lock()
-	if e.follow(g) {
-		e.told(g)
+	if e.hasMoved(g) {
+		e.judge(g)
 	}
 	g.mu.Unlock()
 	if l, carries := g.activeLink(); carries {
@@ -99,7 +99,7 @@ func (g *group) feltLinks() (felt []links.Link) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, m := range g.members {
-		if m.felt {
+		if m.felt && m.link.Ifindex != 0 {
 			felt = append(felt, m.link)
 		}
 	}
@@ -278,6 +278,7 @@ func (g *group) loseMember(m *member) {
 		g.draining = 0
 	}
 	m.link, m.warm, m.unfit, m.felt = links.Link{}, false, "", false
+	g.guarded = nil // the next device may get its number
 	g.tend()
 }
 
@@ -287,6 +288,7 @@ func (g *group) losePort() {
 		g.lost = g.port.Ifindex
 	}
 	g.port, g.stub, g.active, g.draining, g.stranger = links.Link{}, links.Link{}, 0, 0, false
+	g.guarded, g.failovers = nil, 0
 	for _, m := range g.members {
 		m.warm = false
 	}
@@ -296,15 +298,20 @@ func (g *group) losePort() {
 // guard lets the data plane do what judge would, for the next frame and by itself. The
 // group is locked.
 func (e *Engine) guard(g *group) {
-	if g.port.Ifindex == 0 || g.closed || !g.settled {
-		return
-	}
 	var members [2]accel.Guard
-	if to := g.refuge(); to != nil && g.active != 0 && g.on != nil && g.on.link.Ifindex == g.active {
+	if to := g.refuge(); to != nil && !g.closed && g.settled && g.active != 0 && g.on != nil && g.on.link.Ifindex == g.active {
 		members = [2]accel.Guard{guardOf(g.on.link), guardOf(to.link)}
 	}
-	if err := e.wires.Guard(g.port.Ifindex, members); err != nil && !errors.Is(err, syscall.ENODEV) {
+	if g.port.Ifindex == 0 || g.guarded != nil && members == *g.guarded {
+		return
+	}
+	err := e.wires.Guard(g.port.Ifindex, members)
+	if err != nil && !errors.Is(err, syscall.ENODEV) {
 		e.logger.Warn("a failover waits for the daemon", "group", g.Name, "error", err)
+	}
+	g.guarded = &members
+	if err != nil {
+		g.guarded = nil
 	}
 }
 
@@ -315,24 +322,49 @@ func guardOf(l links.Link) accel.Guard {
 	return accel.Guard{Member: l.Ifindex, Below: l.Lower}
 }
 
-// follow takes in that the data plane moved the traffic itself, and says whether it
-// did. The carrier of the member that was left may be back: that is seen soon. The
-// group is locked.
-func (e *Engine) follow(g *group) bool {
+// wireNow is what the wire itself says, and whether that is something that the group
+// does not know. The group is locked.
+func (e *Engine) wireNow(g *group) (now accel.WireNow, isNews bool) {
 	if g.port.Ifindex == 0 || g.closed || !g.settled {
-		return false
+		return now, false
 	}
-	active, at, err := e.wires.Active(g.port.Ifindex)
-	to := g.at(active)
-	if err != nil || active == g.active || to == nil {
-		return false
+	now, err := e.wires.Members(g.port.Ifindex)
+	if err != nil {
+		return now, false
 	}
-	from := g.on
-	if from != nil {
+	return now, now.Active != g.active || now.Draining != g.draining && g.at(now.Draining) != nil
+}
+
+func (e *Engine) hasMoved(g *group) bool {
+	_, isNews := e.wireNow(g)
+	return isNews
+}
+
+// follow takes in that the data plane moved the traffic itself, once or there and back.
+// The carrier of the member that was left may be back: that is seen soon. Whom the
+// group does not know is a stranger: judge moves the traffic from there. The group is
+// locked.
+func (e *Engine) follow(g *group) {
+	now, isNews := e.wireNow(g)
+	if !isNews {
+		return
+	}
+	from, to := g.on, g.at(now.Active)
+	if now.Active == g.active {
+		from = g.at(now.Draining)
+	}
+	if to == nil {
+		g.active, g.on, g.draining, g.stranger = now.Active, nil, now.Draining, now.Active != 0
+		return
+	}
+	if from != nil && from.link.Ifindex != 0 {
 		from.link.Carrier, from.link.Running, from.felt = false, false, true
 	}
-	e.failover(g, from, to, whyLost(from), at)
-	return true
+	began := time.Now()
+	if now.Failovers != g.failovers {
+		g.failovers, began = now.Failovers, now.FailedOver
+	}
+	e.failover(g, from, to, whyLost(from), began)
 }
 
 // judge looks whether the traffic must move, which happens at once: no journal
@@ -383,9 +415,12 @@ func (e *Engine) failover(g *group, from, to *member, why string, began time.Tim
 	next.began, next.v.Began = began, began
 	next.from, next.to = from, to
 	err := e.flip(g, to, next)
+	wasStuck := g.stuck
 	g.stuck = err != nil
 	if err != nil {
-		e.logger.Error("the traffic cannot be moved", "group", g.Name, "why", why, "error", err)
+		if !wasStuck {
+			e.logger.Error("the traffic cannot be moved", "group", g.Name, "why", why, "error", err)
+		}
 		return
 	}
 	g.tend() // the stub follows
@@ -406,7 +441,7 @@ func (e *Engine) failover(g *group, from, to *member, why string, began time.Tim
 // goes on: it may bring one.
 func (e *Engine) goDown(g *group, why string) {
 	g.draining = 0
-	if err := e.wires.EndDrain(g.port.Ifindex); err != nil {
+	if err := e.wires.EndDrain(g.port.Ifindex, 0); err != nil {
 		e.logger.Warn("a drain cannot be ended", "group", g.Name, "error", err)
 	}
 	e.logger.Error("the group is down: no member carries traffic", "group", g.Name, "why", why)

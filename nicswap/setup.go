@@ -304,7 +304,7 @@ func (e *Engine) tendStrays(g *group) {
 		e.logger.Warn("a wire cannot be looked at", "group", g.Name, "error", err)
 		return
 	}
-	for _, ifindex := range g.strays(state.Members) {
+	for _, ifindex := range e.strays(g, state.Members) {
 		if err := e.wires.RemoveMember(port, ifindex); err != nil {
 			e.logger.Warn("a device that is no member any more cannot be freed", "group", g.Name, "ifindex", ifindex, "error", err)
 		}
@@ -312,9 +312,11 @@ func (e *Engine) tendStrays(g *group) {
 }
 
 // strays are those of the devices on the wire that do not belong there.
-func (g *group) strays(onWire []int) (strays []int) {
+func (e *Engine) strays(g *group, onWire []int) (strays []int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	e.follow(g)
+	defer e.told(g)
 	if g.running != nil {
 		return nil
 	}
@@ -453,7 +455,7 @@ func (e *Engine) firstFlip(g *group, to *member) error {
 	if err := e.flip(g, to, nil); err != nil {
 		return fmt.Errorf("make %s active: %w", to.name, err)
 	}
-	return e.wires.EndDrain(g.port.Ifindex)
+	return e.wires.EndDrain(g.port.Ifindex, g.active)
 }
 
 // tendBridge puts the stable port into its bridge.

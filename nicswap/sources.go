@@ -3,7 +3,6 @@ package nicswap
 import (
 	"context"
 	"net/netip"
-	"time"
 
 	"github.com/shunt-dev/shunt/accel"
 	"github.com/shunt-dev/shunt/nicswap/announce"
@@ -35,13 +34,16 @@ type Wires interface {
 	Flip(port, to int) (from int, err error)
 	// Guard makes the programs know the active member and its standby: where the one
 	// has lost its carrier they flip to the other by themselves, with the next frame,
-	// if the kernel lets them see it. The error is syscall.ENODEV where one is gone.
+	// if the kernel lets them see it. The error is syscall.ENODEV where one is gone;
+	// with an error they know nobody.
 	Guard(port int, members [2]accel.Guard) error
-	// Active returns the member that is active now, and when the programs made one
-	// active last. It waits for nothing that takes long.
-	Active(port int) (active int, failedOver time.Time, err error)
-	// EndDrain ends the drain, or what PrepareFlip began.
-	EndDrain(port int) error
+	// Settle returns when no program acts any more on what they knew before.
+	Settle()
+	// Members returns who is active and draining now, also if a program made them so.
+	// It waits for nothing that takes long.
+	Members(port int) (accel.WireNow, error)
+	// EndDrain ends the drain, or what PrepareFlip began, if this member is active.
+	EndDrain(port, active int) error
 	// WireState returns how the port is wired now.
 	WireState(port int) (accel.WireState, error)
 	// WireCounts returns what the wire's programs counted beside the port's own

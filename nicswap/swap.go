@@ -450,8 +450,12 @@ func (s *swap) endDrain() error {
 	g := s.group
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if s.e.hasMoved(g) {
+		s.e.judge(g) // the drain is the next swap's
+		return nil
+	}
 	g.draining = 0
-	if err := s.e.wires.EndDrain(g.port.Ifindex); err != nil {
+	if err := s.e.wires.EndDrain(g.port.Ifindex, g.active); err != nil {
 		return fmt.Errorf("end the drain: %w", err)
 	}
 	return nil
@@ -464,20 +468,37 @@ func (s *swap) dismiss(m *member) {
 		return
 	}
 	g.mu.Lock()
+	s.e.follow(g)
 	l, port := m.link, g.port.Ifindex
 	used := l.Ifindex != 0 && (l.Ifindex == g.active || l.Ifindex == g.draining)
+	wasWarm := m.warm
 	if !used {
 		m.warm = false
 	}
+	s.e.told(g)
 	g.mu.Unlock()
 	if used {
 		return
 	}
 	if l.Ifindex != 0 {
-		s.warn("a shared member cannot be freed", s.e.wires.RemoveMember(port, l.Ifindex))
+		if err := s.e.wires.RemoveMember(port, l.Ifindex); err != nil {
+			s.warn("a shared member cannot be freed", err)
+			s.keepWarm(m, l, wasWarm)
+			return
+		}
 		s.warn("a shared member stays promiscuous", s.e.devices.SetPromisc(l.Ifindex, false))
 	}
 	s.e.unclaim(g, m)
+}
+
+// keepWarm leaves a member as it was that could not be taken off the wire: the data
+// plane may have moved the traffic there in that moment.
+func (s *swap) keepWarm(m *member, as links.Link, warm bool) {
+	g := s.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	m.warm = warm && m.link.Ifindex == as.Ifindex
+	s.e.judge(g)
 }
 
 // afterLoss is what remains to do when the active member was lost after the
@@ -513,7 +534,7 @@ func (s *swap) undo(context.Context) error {
 	}
 	var errs []error
 	if s.prepared && !s.interrupted() { // else the swap that took over needs it
-		errs = append(errs, s.e.wires.EndDrain(s.port.Ifindex))
+		errs = append(errs, s.endDrain())
 	}
 	if !s.wasWarm && s.giveUp() {
 		errs = append(errs, s.e.restore(s.port.Ifindex, s.target))
@@ -529,10 +550,12 @@ func (s *swap) giveUp() bool {
 	g := s.group
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	s.e.follow(g)
 	if g.isActive(s.to) || g.running != s && !s.to.shared {
 		return false
 	}
 	s.to.warm, s.to.busy = false, true
+	s.e.told(g)
 	return true
 }
 
@@ -559,11 +582,10 @@ func (s *swap) isActive(m *member) bool {
 
 // restore takes a member off the wire and gives it the settings of before.
 func (e *Engine) restore(port int, before device) error {
-	err := e.wires.RemoveMember(port, before.Ifindex)
-	if err != nil {
-		err = fmt.Errorf("take the programs off %s: %w", before.Name, err)
+	if err := e.wires.RemoveMember(port, before.Ifindex); err != nil {
+		return fmt.Errorf("take the programs off %s: %w", before.Name, err)
 	}
-	return errors.Join(err, e.restoreSettings(before))
+	return e.restoreSettings(before)
 }
 
 // restoreSettings undoes what ready did. A device that is gone needs nothing, and its

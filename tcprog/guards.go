@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -17,7 +19,8 @@ import (
 
 // guards tell the programs of wires where the kernel has the active member and its
 // standby, so that they see a carrier that is lost with the next frame and move the
-// traffic themselves. They are not pinned: who loads the programs makes its own.
+// traffic themselves. The map is pinned beside those of the wires: the programs of an
+// earlier daemon are told of nobody any more when the next one opens it.
 type guards struct {
 	guardPrograms
 	m     *ebpf.Map
@@ -39,12 +42,15 @@ func loadGuardPrograms(spec *ebpf.CollectionSpec) (p guardPrograms, err error) {
 
 func (p guardPrograms) close() error { return errors.Join(p.Carrier.Close(), p.Device.Close()) }
 
-// openGuards makes the map. Where the kernel takes no program that reads a device
-// nobody is guarded.
-func openGuards(spec *ebpf.CollectionSpec) (*guards, error) {
-	m, err := ebpf.NewMap(spec.Maps[wireMapGuards])
+// guardsPin is the name of the map's pin.
+const guardsPin = "guards"
+
+// openGuards opens the map that an earlier daemon left, or makes one, with nobody in it.
+// Where the kernel takes no program that reads a device nobody is guarded.
+func openGuards(dir string, spec *ebpf.CollectionSpec) (*guards, error) {
+	m, err := openGuardsMap(filepath.Join(dir, guardsPin), spec.Maps[wireMapGuards])
 	if err != nil {
-		return nil, fmt.Errorf("make the map %s: %w", wireMapGuards, err)
+		return nil, err
 	}
 	size := roundUp(int(m.ValueSize())*maxWires, os.Getpagesize())
 	page, err := unix.Mmap(m.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
@@ -58,6 +64,31 @@ func openGuards(spec *ebpf.CollectionSpec) (*guards, error) {
 	return g, nil
 }
 
+// openGuardsMap clears what it takes over, and what it does not.
+func openGuardsMap(path string, spec *ebpf.MapSpec) (*ebpf.Map, error) {
+	m, err := ebpf.LoadPinnedMap(path, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return newPinnedMap(path, spec)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the map %s: %w", spec.Name, err)
+	}
+	nothing := make([]byte, m.ValueSize())
+	for wire := range m.MaxEntries() {
+		if err := m.Put(wire, nothing); err != nil {
+			return nil, errors.Join(fmt.Errorf("clear the map %s: %w", spec.Name, err), m.Close())
+		}
+	}
+	awaitPrograms()
+	if spec.Compatible(m) == nil {
+		return m, nil
+	}
+	if err := errors.Join(m.Close(), os.Remove(path)); err != nil {
+		return nil, fmt.Errorf("replace the map %s: %w", spec.Name, err)
+	}
+	return newPinnedMap(path, spec)
+}
+
 // readsDevices says whether the kernel lets a program read a device.
 func (g *guards) readsDevices() bool { return g.Device != nil }
 
@@ -66,19 +97,22 @@ func (g *guards) close() error {
 }
 
 // set makes the programs of a wire know these members; nothing is known of one that
-// has the number 0. Where a device cannot be found nothing changes.
+// has the number 0. Where a device cannot be found nobody is known: what they knew
+// before was of another pair.
 func (g *guards) set(wire uint32, members [2]accel.Guard) error {
 	var records [2]shuntGuard
+	var errs [2]error
 	for n, m := range members {
-		var err error
-		if records[n], err = g.find(m); err != nil {
-			return err
-		}
+		records[n], errs[n] = g.find(m)
 	}
+	err := errors.Join(errs[:]...)
 	for n := range records {
+		if err != nil {
+			records[n] = shuntGuard{}
+		}
 		g.table[wire].Members[n].store(records[n])
 	}
-	return nil
+	return err
 }
 
 // store exchanges the record as bpf/wire.h asks for.
@@ -88,6 +122,7 @@ func (at *shuntGuard) store(record shuntGuard) {
 	}
 	atomic.StoreUint32(&at.Ifindex, 0)
 	atomic.StoreUint64(&at.Device, record.Device)
+	atomic.StoreUint64(&at.Net, record.Net)
 	atomic.StoreUint64(&at.Below, record.Below)
 	atomic.StoreUint32(&at.BelowIfindex, record.BelowIfindex)
 	atomic.StoreUint32(&at.Ifindex, record.Ifindex)
@@ -98,11 +133,11 @@ func (g *guards) find(m accel.Guard) (record shuntGuard, err error) {
 	if m.Member == 0 || !g.readsDevices() {
 		return shuntGuard{}, nil
 	}
-	if record.Device, err = g.address(m.Member); err != nil {
+	if record.Device, record.Net, err = g.address(m.Member); err != nil {
 		return shuntGuard{}, err
 	}
 	if m.Below != 0 {
-		if record.Below, err = g.address(m.Below); err != nil {
+		if record.Below, _, err = g.address(m.Below); err != nil {
 			return shuntGuard{}, err
 		}
 	}
@@ -110,25 +145,23 @@ func (g *guards) find(m accel.Guard) (record shuntGuard, err error) {
 	return record, nil
 }
 
-// address is where the kernel has a device.
-func (g *guards) address(ifindex int) (uint64, error) {
-	frame := make([]byte, minFrame)
+// address is where the kernel has a device, and its network namespace.
+func (g *guards) address(ifindex int) (device, net uint64, err error) {
+	frame := make([]byte, 16)
 	if _, err := runOn(g.Device, ifindex, frame); err != nil {
-		return 0, fmt.Errorf("find device %d in the kernel: %w", ifindex, err)
+		return 0, 0, fmt.Errorf("find device %d in the kernel: %w", ifindex, err)
 	}
-	return binary.NativeEndian.Uint64(frame), nil
+	return binary.NativeEndian.Uint64(frame), binary.NativeEndian.Uint64(frame[8:]), nil
 }
 
-// forget takes a member out of what the programs of a wire know, and says whether they
-// knew it. Those that run now may still flip to it: see awaitPrograms.
-func (g *guards) forget(wire uint32, ifindex int) (known bool) {
+// forget takes a member out of what the programs of a wire know. Those that run now may
+// still flip to it: see awaitPrograms.
+func (g *guards) forget(wire uint32, ifindex int) {
 	for n := range g.table[wire].Members {
 		if at := &g.table[wire].Members[n]; int(at.Ifindex) == ifindex {
 			at.store(shuntGuard{})
-			known = true
 		}
 	}
-	return known
 }
 
 // awaitPrograms returns when every program that runs now is over: they hold RCU's lock,
@@ -144,12 +177,10 @@ func awaitPrograms() {
 // programTime is far longer than a program takes.
 const programTime = 50 * time.Millisecond
 
-// failedOver is when a program of the wire moved its traffic last; the zero time if none
-// did.
-func (g *guards) failedOver(wire uint32) time.Time {
+// failovers is how often programs of the wire moved its traffic, or tried to, and when
+// last.
+func (g *guards) failovers(wire uint32) (n uint64, last time.Time) {
+	n = atomic.LoadUint64(&g.table[wire].Failovers)
 	at := atomic.LoadUint64(&g.table[wire].FailedOverNs)
-	if at == 0 {
-		return time.Time{}
-	}
-	return time.Now().Add(-time.Duration(monotonicNow() - at))
+	return n, time.Now().Add(-time.Duration(monotonicNow() - at))
 }

@@ -3,9 +3,12 @@ package tcprog
 import (
 	"errors"
 	"net"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/accel"
@@ -64,20 +67,20 @@ func TestTheNextFrameFailsOver(t *testing.T) {
 			l.leave(frame(carol, alice))
 			l.sendOut(frame(alice, carol), tcRedirect)
 			l.wants(l.first, 0)
-			_, at, err := l.d.Active(l.uplink)
+			now, err := l.d.Members(l.uplink)
 			l.must(err)
-			if !at.IsZero() {
-				t.Errorf("a program moved the traffic at %v though nothing was lost", at)
+			if now.Failovers != 0 {
+				t.Errorf("a program moved the traffic though nothing was lost: %+v", now)
 			}
 
 			began := time.Now()
 			l.plug("m1", false)
 			send(l)
 			l.wants(l.second, l.first)
-			active, at, err := l.d.Active(l.uplink)
+			now, err = l.d.Members(l.uplink)
 			l.must(err)
-			if active != l.second || at.Before(began) || at.After(time.Now()) {
-				t.Errorf("Active says %d since %v", active, at)
+			if now.Active != l.second || now.Failovers != 1 || now.FailedOver.Before(began) || now.FailedOver.After(time.Now()) {
+				t.Errorf("the wire says %+v", now)
 			}
 			l.arrive(l.second, frame(alice, bob), tcShot, none, accel.OwnReturned)
 
@@ -86,7 +89,7 @@ func TestTheNextFrameFailsOver(t *testing.T) {
 			if draining != l.first {
 				t.Errorf("a flip behind that of a program says that %d drains, want %d", draining, l.first)
 			}
-			l.must(l.d.EndDrain(l.uplink))
+			l.must(l.endDrain())
 			l.wants(l.second, 0)
 		})
 	}
@@ -104,6 +107,13 @@ func TestNothingFailsOverToWhatCarriesNothing(t *testing.T) {
 		"no guard": func(l *wireLab) { l.must(l.d.Guard(l.uplink, [2]accel.Guard{{Member: l.first}})) },
 		"removed":  func(l *wireLab) { l.must(l.d.RemoveMember(l.uplink, l.second)) },
 		"deleted":  func(l *wireLab) { run(l.t, "ip", "link", "del", "m2") },
+		"in another namespace, and up there": func(l *wireLab) {
+			pid := elsewhere(l.t)
+			run(l.t, "ip", "link", "set", "m2", "netns", pid)
+			run(l.t, "nsenter", "-t", pid, "-n", "ip", "link", "set", "m2", "up")
+			l.plug("m2", true)
+		},
+		"given to a bridge": func(l *wireLab) { run(l.t, "ip", "link", "set", "m2", "master", "br0") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := guarded(t, "auto")
@@ -113,6 +123,61 @@ func TestNothingFailsOverToWhatCarriesNothing(t *testing.T) {
 			l.wants(l.first, 0)
 		})
 	}
+}
+
+// A device that went to another namespace is lost, though it may be well there.
+func TestAnActiveMemberThatIsElsewhereIsLost(t *testing.T) {
+	l := guarded(t, "auto")
+	pid := elsewhere(t)
+	run(t, "ip", "link", "set", "m1", "netns", pid)
+	run(t, "nsenter", "-t", pid, "-n", "ip", "link", "set", "m1", "up")
+	l.plug("m1", true)
+	l.sendOut(frame(alice, carol), tcRedirect)
+	l.wants(l.second, l.first)
+}
+
+// Whoever is told of while a program decides, that is the standby, or nobody: what was
+// compared is what is used.
+func TestAStandbyIsReadOnce(t *testing.T) {
+	l := guarded(t, "auto")
+	w, err := l.d.wires.get(l.uplink)
+	l.must(err)
+	at := &l.d.wires.guards.table[w.number].Members[1]
+	standby := *at
+	l.plug("m1", false)
+	stop := make(chan struct{})
+	var changing sync.WaitGroup
+	changing.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				at.store(shuntGuard{})
+				at.store(standby)
+			}
+		}
+	})
+	for range 4000 {
+		atomic.StoreUint64(&w.shared.Members, packMembers(l.first, 0))
+		_, err := w.sender.Run(&ebpf.RunOptions{Data: frame(alice, carol), Repeat: 50})
+		l.must(err)
+		if active, _ := w.state(); active != l.first && active != l.second {
+			t.Errorf("%d is active", active)
+			break
+		}
+	}
+	close(stop)
+	changing.Wait()
+}
+
+// A drain that a program began is not ended by who does not know of it.
+func TestADrainOfAProgramIsKept(t *testing.T) {
+	l := guarded(t, "auto")
+	l.plug("m1", false)
+	l.sendOut(frame(alice, carol), tcRedirect)
+	l.must(l.d.EndDrain(l.uplink, l.first))
+	l.wants(l.second, l.first)
 }
 
 // There is a way back without a daemon, but no frame takes it before it must.
@@ -144,7 +209,7 @@ func TestAProgramsFlipVoidsMarks(t *testing.T) {
 	l := guarded(t, "auto")
 	l.must(l.d.PrepareFlip(l.uplink))
 	l.sendOut(frame(bob, carol), tcRedirect)
-	l.must(l.d.EndDrain(l.uplink))
+	l.must(l.endDrain())
 	l.plug("m1", false)
 	l.sendOut(frame(alice, carol), tcRedirect)
 	l.arrive(l.second, frame(bob, carol), tcRedirect, none, none)
@@ -162,28 +227,16 @@ func TestAQuestionDoesNotFailOver(t *testing.T) {
 	l.wants(l.first, 0)
 }
 
-// A macvlan keeps its own carrier for a while when the device below has lost its.
+// A macvlan keeps its own carrier for a while when the device below has lost its. Here
+// the one that is named as below is another, so that it keeps it for good.
 func TestAGuardLooksBelow(t *testing.T) {
 	l := newWireLab(t, "auto")
 	l.plug("m2", true)
-	member := l.addMacvlan("mv", "below")
-	lower, err := net.InterfaceByName("below")
-	l.must(err)
-	below := lower.Index
+	member, below := l.addMacvlan("mv", "lower"), l.addVeth("below")
+	l.plug("below", true)
 	l.flip(member)
-	l.must(l.d.EndDrain(l.uplink))
-	// Not of the macvlan's own carrier, which may follow at any time.
-	record := shuntGuard{Ifindex: uint32(member), BelowIfindex: uint32(below)}
-	record.Below, err = l.d.wires.guards.address(below)
-	l.must(err)
-	record.Device, err = l.d.wires.guards.address(member)
-	l.must(err)
+	l.must(l.endDrain())
 	l.must(l.d.Guard(l.uplink, [2]accel.Guard{{Member: l.second}, {Member: member, Below: below}}))
-	w, err := l.d.wires.get(l.uplink)
-	l.must(err)
-	if got := l.d.wires.guards.table[w.number].Members[1]; got != record {
-		t.Fatalf("the programs know %+v, want %+v", got, record)
-	}
 	l.sendOut(frame(alice, carol), tcRedirect)
 	l.wants(member, 0)
 	l.plug("below", false)
@@ -200,10 +253,36 @@ func TestOnlyMembersAreGuarded(t *testing.T) {
 	if err := l.d.Guard(l.uplink, [2]accel.Guard{{Member: l.first}, {Member: stranger}}); err == nil {
 		t.Error("a device that is no member is guarded")
 	}
+	l.must(l.d.Guard(l.uplink, [2]accel.Guard{{Member: l.first}, {Member: l.second}}))
 	run(t, "ip", "link", "del", "m2")
 	if err := l.d.Guard(l.uplink, [2]accel.Guard{{Member: l.first}, {Member: l.second}}); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("a device that is gone is guarded: %v", err)
 	}
+	w, err := l.d.wires.get(l.uplink)
+	l.must(err)
+	if known := l.d.wires.guards.table[w.number].Members; known != [2]shuntGuard{} {
+		t.Errorf("after an error the programs know %+v", known)
+	}
+}
+
+// The programs of a daemon that was killed do not flip to whom the next one has taken
+// off the wire.
+func TestProgramsOfAKilledDaemonAreToldToo(t *testing.T) {
+	l := guarded(t, "auto")
+	l.openBridge()
+	l.expect(frame(alice, carol), accel.Fast)
+	left := l.d.bridges[testBridge].ports[loopback].program
+	l.d = l.newDataplane("auto")
+	w, err := l.d.wires.open(l.uplink)
+	l.must(err)
+	if known := l.d.wires.guards.table[w.number].Members; known != [2]shuntGuard{} {
+		t.Errorf("when the next daemon begins its programs know %+v", known)
+	}
+	l.must(l.d.RemoveMember(l.uplink, l.second))
+	l.plug("m1", false)
+	_, err = left.Run(&ebpf.RunOptions{Data: frame(alice, carol)})
+	l.must(err)
+	l.wants(l.first, 0)
 }
 
 // A daemon that died left its programs, and what they know.

@@ -74,6 +74,7 @@ type shuntFlow struct {
 type shuntGuard struct {
 	_            structs.HostLayout
 	Device       uint64
+	Net          uint64
 	Below        uint64
 	BelowIfindex uint32
 	Ifindex      uint32
@@ -83,6 +84,7 @@ type shuntGuarded struct {
 	_            structs.HostLayout
 	Members      [2]shuntGuard
 	FailedOverNs uint64
+	Failovers    uint64
 }
 
 type shuntLane struct {

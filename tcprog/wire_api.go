@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -107,26 +106,32 @@ func (d *Dataplane) Flip(port, to int) (from int, err error) {
 // Guard makes the wire's programs know the active member and its standby, in any order:
 // where the active one has lost its carrier they flip to the other with the next frame,
 // without anybody's help. Linux 6.2 or later; on an earlier one nothing happens. The
-// error is syscall.ENODEV where a device is gone; then all is as it was.
+// error is syscall.ENODEV where a device is gone; with an error they know nobody.
+// Programs that run meanwhile may still act on what they knew: see Settle.
 func (d *Dataplane) Guard(port int, members [2]accel.Guard) error {
 	return d.flipping(port, func(ws *wires, w *wire) error { return ws.guard(w, members) })
 }
 
-// Active returns the member that is active now (0: none), and when a program made one
-// active last; the zero time if none did. It waits for nothing that takes long.
-func (d *Dataplane) Active(port int) (active int, failedOver time.Time, err error) {
+// Settle returns when no program acts any more on what Guard said before the last time.
+// It takes some 20 ms.
+func (d *Dataplane) Settle() { awaitPrograms() }
+
+// Members returns which members are active and draining now, also if a program made
+// them so. It waits for nothing that takes long.
+func (d *Dataplane) Members(port int) (now accel.WireNow, err error) {
 	err = d.flipping(port, func(ws *wires, w *wire) error {
-		active, _ = w.state()
-		failedOver = ws.guards.failedOver(w.number)
+		now.Failovers, now.FailedOver = ws.guards.failovers(w.number)
+		now.Active, now.Draining = w.state()
 		return nil
 	})
-	return active, failedOver, err
+	return now, err
 }
 
-// EndDrain ends the drain, or what PrepareFlip began.
-func (d *Dataplane) EndDrain(port int) error {
+// EndDrain ends the drain, or what PrepareFlip began, if this member is active: else a
+// program has flipped meanwhile, and begun another.
+func (d *Dataplane) EndDrain(port, active int) error {
 	return d.flipping(port, func(ws *wires, w *wire) error {
-		ws.endDrain(w)
+		ws.endDrain(w, active)
 		return nil
 	})
 }

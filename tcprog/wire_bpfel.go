@@ -63,11 +63,13 @@ type wireGuarded struct {
 	Members [2]struct {
 		_            structs.HostLayout
 		Device       uint64
+		Net          uint64
 		Below        uint64
 		BelowIfindex uint32
 		Ifindex      uint32
 	}
 	FailedOverNs uint64
+	Failovers    uint64
 }
 
 type wireLane struct {

@@ -72,7 +72,7 @@ func openWires(root, hook string) (*wires, error) {
 		return nil, fmt.Errorf("map the wires: %w", err)
 	}
 	w.table = (*[maxWires]shuntWire)(unsafe.Pointer(&w.page[0]))
-	if w.guards, err = openGuards(spec); err != nil {
+	if w.guards, err = openGuards(w.dir, spec); err != nil {
 		closeMaps(w.maps)
 		return nil, errors.Join(err, unix.Munmap(w.page))
 	}
@@ -469,24 +469,32 @@ func (ws *wires) removeMember(w *wire, ifindex int) error {
 }
 
 // take takes a member that carries nothing off the list: no flip can make it active
-// from here on, nor a program that saw it as the standby a moment ago.
+// from here on, nor a program that saw it as the standby a moment ago. Flips of the
+// daemon's do not wait for those.
 func (ws *wires) take(w *wire, ifindex int) (hook, error) {
+	h, err := ws.strike(w, ifindex)
+	if h == nil || !ws.guards.readsDevices() {
+		return h, err
+	}
+	awaitPrograms()
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if w.carriesBy(ifindex) {
+		w.members[ifindex] = h
+		return nil, fmt.Errorf("member %d carries traffic since a moment ago", ifindex)
+	}
+	return h, nil
+}
+
+func (ws *wires) strike(w *wire, ifindex int) (hook, error) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	h := w.members[ifindex]
-	if h == nil {
-		return nil, nil
-	}
-	if w.carriesBy(ifindex) {
+	if h != nil && w.carriesBy(ifindex) {
 		return nil, fmt.Errorf("member %d carries traffic", ifindex)
 	}
-	if ws.guards.forget(w.number, ifindex) {
-		awaitPrograms()
-		if w.carriesBy(ifindex) {
-			return nil, fmt.Errorf("member %d carries traffic since a moment ago", ifindex)
-		}
-	}
 	delete(w.members, ifindex)
+	ws.guards.forget(w.number, ifindex)
 	return h, nil
 }
 
@@ -572,12 +580,20 @@ func (ws *wires) flip(w *wire, to int) (from int, err error) {
 	return from, nil
 }
 
-// endDrain leaves the active member alone.
-func (ws *wires) endDrain(w *wire) {
+// endDrain leaves the active member alone, if it is this one: the drain behind a flip of
+// a program is not over.
+func (ws *wires) endDrain(w *wire, of int) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	w.change(func(active, _ int) (int, int) { return active, 0 })
-	atomic.StoreUint32(&w.shared.Marking, 0)
+	active, _ := w.change(func(active, draining int) (int, int) {
+		if active != of {
+			return active, draining
+		}
+		return active, 0
+	})
+	if active == of {
+		atomic.StoreUint32(&w.shared.Marking, 0)
+	}
 }
 
 // guard makes the wire's programs know the active member and its standby.
@@ -586,7 +602,8 @@ func (ws *wires) guard(w *wire, members [2]accel.Guard) error {
 	defer ws.mu.Unlock()
 	for _, m := range members {
 		if m.Member != 0 && w.members[m.Member] == nil {
-			return fmt.Errorf("device %d is no member of stable port %d", m.Member, w.ifindex)
+			err := ws.guards.set(w.number, [2]accel.Guard{})
+			return errors.Join(fmt.Errorf("device %d is no member of stable port %d", m.Member, w.ifindex), err)
 		}
 	}
 	return ws.guards.set(w.number, members)

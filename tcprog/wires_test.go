@@ -37,7 +37,7 @@ func newWireLab(t *testing.T, attach string) *wireLab {
 	l.must(l.d.AddMember(l.uplink, l.first))
 	l.must(l.d.AddMember(l.uplink, l.second))
 	l.flip(l.first)
-	l.must(l.d.EndDrain(l.uplink))
+	l.must(l.endDrain())
 	return l
 }
 
@@ -73,6 +73,15 @@ func (l *wireLab) flip(to int) {
 	l.must(l.d.PrepareFlip(l.uplink))
 	_, err := l.d.Flip(l.uplink, to)
 	l.must(err)
+}
+
+// endDrain ends the drain of whoever is active.
+func (l *wireLab) endDrain() error {
+	state, err := l.d.WireState(l.uplink)
+	if err != nil {
+		return err
+	}
+	return l.d.EndDrain(l.uplink, state.Active)
 }
 
 // The actions of tc programs that are not in use elsewhere (linux/pkt_cls.h).
@@ -173,7 +182,7 @@ func TestWireCarriesWithoutABridge(t *testing.T) {
 			l.arrive(l.second, f, tcShot, none, accel.Standby)
 			l.sendOut(frame(alice, carol), tcRedirect)
 			l.flip(0)
-			l.must(l.d.EndDrain(l.uplink))
+			l.must(l.endDrain())
 			l.arrive(l.first, f, tcShot, none, accel.Standby)
 			l.sendOut(frame(alice, carol), tcShot)
 		})
@@ -197,7 +206,7 @@ func TestMemberTakesTheFastPath(t *testing.T) {
 			l.flip(0)
 			l.expect(out, accel.NoMember)
 			l.flip(l.second)
-			l.must(l.d.EndDrain(l.uplink))
+			l.must(l.endDrain())
 			l.arrive(l.first, in, tcShot, none, accel.Standby)
 			l.arrive(l.second, in, tcRedirect, accel.Fast, none)
 			l.expect(out, accel.Fast)
@@ -344,7 +353,7 @@ func TestTheDrainIsAProtocol(t *testing.T) {
 				l.arrive(l.first, frame(alice, erin), tcShot, none, accel.OwnReturned)
 				l.arrive(l.first, frame(host, erin), tcShot, none, accel.OwnReturned)
 			}
-			l.must(l.d.EndDrain(l.uplink))
+			l.must(l.endDrain())
 			l.arrive(l.first, in, tcShot, none, accel.Standby)
 		})
 	}
@@ -385,7 +394,7 @@ func TestOwnFramesAfterALoss(t *testing.T) {
 	_, err := l.d.Flip(l.uplink, l.second)
 	l.must(err)
 	l.arrive(l.second, frame(alice, bob), tcShot, none, accel.OwnReturned)
-	l.must(l.d.EndDrain(l.uplink))
+	l.must(l.endDrain())
 	l.arrive(l.second, frame(alice, bob), tcRedirect, accel.SourceMoved, none)
 }
 
@@ -544,7 +553,7 @@ func TestMemberThatCarriesIsNotRemoved(t *testing.T) {
 	if l.d.RemoveMember(l.uplink, l.first) == nil {
 		t.Error("the draining member was removed")
 	}
-	l.must(l.d.EndDrain(l.uplink))
+	l.must(l.endDrain())
 	run(t, "ip", "link", "del", "m1")
 	l.must(l.d.RemoveMember(l.uplink, l.first))
 	l.must(l.d.RemoveMember(l.uplink, l.first))
@@ -739,7 +748,7 @@ func TestMarksOfAnEarlierFlipAreVoid(t *testing.T) {
 	l.sendOut(frame(bob, carol), tcRedirect)
 	_, err := l.d.Flip(l.uplink, l.second)
 	l.must(err)
-	l.must(l.d.EndDrain(l.uplink))
+	l.must(l.endDrain())
 	_, err = l.d.Flip(l.uplink, l.first)
 	l.must(err)
 	l.arrive(l.first, frame(bob, carol), tcRedirect, none, none)
@@ -787,7 +796,7 @@ func TestWiresOfADataplaneThatDoesNotRun(t *testing.T) {
 			"OpenWire": open, "Flip": flip, "WireState": state, "WireCounts": counts,
 			"CloseWire": d.CloseWire(l.uplink), "AddMember": d.AddMember(l.uplink, l.first),
 			"RemoveMember": d.RemoveMember(l.uplink, l.first),
-			"PrepareFlip":  d.PrepareFlip(l.uplink), "EndDrain": d.EndDrain(l.uplink),
+			"PrepareFlip":  d.PrepareFlip(l.uplink), "EndDrain": d.EndDrain(l.uplink, 0),
 		} {
 			if err == nil {
 				t.Errorf("%s %s is no error", what, when)

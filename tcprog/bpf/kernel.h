@@ -85,6 +85,7 @@ struct net_device {
 	unsigned int mtu;
 	unsigned int flags;
 	int ifindex;
+	void *rx_handler;
 	void *rx_handler_data;
 	possible_net_t nd_net;
 	struct nf_hook_entries *nf_hooks_ingress;

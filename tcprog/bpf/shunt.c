@@ -674,7 +674,7 @@ static __always_inline enum reason resolve(const struct flow *flow, struct wire 
 	*w = wire_of(flow->wire);
 	if (!*w)
 		return NO_MEMBER;
-	*ifindex = dry ? active_of(members_of(*w)) : active_now(*w, flow->wire);
+	*ifindex = active_now(*w, flow->wire, dry);
 	return *ifindex ? FAST : NO_MEMBER;
 }
 
@@ -807,7 +807,7 @@ int shunt_member(struct __sk_buff *skb)
 	l = lane_of(wire_number, &p);
 	if (!l)
 		return TC_ACT_SHOT;
-	reason = arrive(skb, w, wire_number, &p);
+	reason = arrive(skb, w, wire_number, &p, true);
 	if (may_be_own(w, reason) && is_own(skb))
 		reason = OWN_RETURNED;
 	if (reason != FAST)

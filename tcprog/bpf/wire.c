@@ -30,7 +30,7 @@ int shunt_wire_out(struct __sk_buff *skb)
 
 	if (!w || !read_pair(skb, wire_number, &p))
 		return TC_ACT_SHOT;
-	to = active_now(w, wire_number);
+	to = active_now(w, wire_number, false);
 	if (!to) {
 		count_on_wire(wire_number, NO_MEMBER, skb->len);
 		return TC_ACT_SHOT;
@@ -51,7 +51,7 @@ int shunt_wire_in(struct __sk_buff *skb)
 
 	if (!w || !read_pair(skb, wire_number, &p))
 		return TC_ACT_SHOT;
-	reason = arrive(skb, w, wire_number, &p);
+	reason = arrive(skb, w, wire_number, &p, false);
 	if (reason != FAST)
 		count_on_wire(wire_number, reason, skb->len);
 	if (is_dropped(reason))
@@ -87,14 +87,14 @@ int shunt_carrier(struct __sk_buff *skb)
 	return is_running(kernel->dev->state);
 }
 
-/* Where the kernel has the device of a test run: the address is the frame's first
- * eight bytes, in the order of this CPU.
+/* Where the kernel has the device of a test run, and the namespace that it is in: the
+ * addresses are the frame's first sixteen bytes, in the order of this CPU.
  */
 SEC("tc")
 int shunt_device(struct __sk_buff *skb)
 {
 	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
-	__u64 address = WORD(kernel->dev);
+	__u64 at[2] = { WORD(kernel->dev), WORD(kernel->dev->nd_net.net) };
 
-	return bpf_skb_store_bytes(skb, 0, &address, sizeof(address), 0);
+	return bpf_skb_store_bytes(skb, 0, at, sizeof(at), 0);
 }

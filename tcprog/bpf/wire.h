@@ -30,17 +30,17 @@ struct wire {
  */
 struct guard {
 	__u64 device;	     /* address of its struct net_device */
+	__u64 net;	     /* and of the struct net that it is in */
 	__u64 below;	     /* of the one that it has its carrier from; 0: its own */
 	__u32 below_ifindex;
 	__u32 ifindex;	     /* 0: nothing is known of a member */
 };
 
-/* The active member and its standby, in any order. They are not pinned: a daemon
- * makes new ones, for its own programs.
- */
+/* The active member and its standby, in any order. */
 struct guarded {
 	struct guard members[2];
 	__u64 failed_over_ns; /* when a program flipped to the standby, CLOCK_MONOTONIC */
+	__u64 failovers;      /* that were tried */
 };
 
 /* What is redirected into a port's ingress goes through a backlog, asynchronously,
@@ -161,25 +161,67 @@ static __always_inline bool is_running(unsigned long state)
 	       !(state >> bpf_core_enum_value(enum netdev_state_t, __LINK_STATE_NOCARRIER) & 1);
 }
 
-/* The address may be that of a device that is gone by now: then what is read there is
- * something else, which has not that number.
+/* Another CPU may write the record: what is compared is what is used. */
+static __always_inline void read_guard(const struct guard *at, struct guard *g)
+{
+	g->ifindex = *(const volatile __u32 *)&at->ifindex;
+	g->device = *(const volatile __u64 *)&at->device;
+	g->net = *(const volatile __u64 *)&at->net;
+	g->below = *(const volatile __u64 *)&at->below;
+	g->below_ifindex = *(const volatile __u32 *)&at->below_ifindex;
+	barrier();
+	if (g->ifindex != *(const volatile __u32 *)&at->ifindex)
+		g->ifindex = 0;
+}
+
+/* The address may be that of a device that is gone by now, or in another namespace,
+ * where numbers repeat: then what is read there is something else.
  */
-static __always_inline enum carrier carrier_at(__u64 address, __u32 ifindex)
+static __always_inline enum carrier carrier_at(__u64 address, __u64 net, __u32 ifindex)
 {
 	struct net_device *dev = CAST(struct net_device, address);
 
-	if (dev->ifindex != (int)ifindex)
+	if (dev->ifindex != (int)ifindex || WORD(dev->nd_net.net) != net)
 		return CARRIER_UNKNOWN;
 	return is_running(dev->state) ? CARRIER_THERE : CARRIER_LOST;
 }
 
 static __always_inline enum carrier carrier_of(const struct guard *g)
 {
-	enum carrier own = carrier_at(g->device, g->ifindex);
+	enum carrier own = carrier_at(g->device, g->net, g->ifindex);
 
 	if (own != CARRIER_THERE || !g->below)
 		return own;
-	return carrier_at(g->below, g->below_ifindex);
+	return carrier_at(g->below, g->net, g->below_ifindex);
+}
+
+/* Whether the member can take over. Nobody else may have its frames: a bridge, a bond
+ * and the like each has a handler on its devices.
+ */
+static __always_inline bool is_free(const struct guard *g)
+{
+	struct net_device *dev = CAST(struct net_device, g->device);
+
+	return carrier_of(g) == CARRIER_THERE && !WORD(dev->rx_handler);
+}
+
+/* The member that is to take over from the active one, which is lost; 0 if that is not
+ * so. A device that is not where it was is lost too.
+ */
+static __always_inline __u32 refuge_of(const struct guarded *guarded, __u32 active)
+{
+	struct guard at, other;
+
+	read_guard(&guarded->members[0], &at);
+	read_guard(&guarded->members[1], &other);
+	if (at.ifindex != active) {
+		read_guard(&guarded->members[1], &at);
+		read_guard(&guarded->members[0], &other);
+	}
+	if (at.ifindex != active || !other.ifindex || other.ifindex == active ||
+	    carrier_of(&at) == CARRIER_THERE || !is_free(&other))
+		return 0;
+	return other.ifindex;
 }
 
 /* Moves the wire's traffic off a member that is lost, as a daemon would who has not
@@ -193,21 +235,20 @@ static __always_inline __u32 fail_over(struct wire *w, struct guarded *g, __u64 
 
 	if (!*(const volatile __u32 *)&w->marking)
 		__sync_fetch_and_add(&w->generation, 1);
-	was = __sync_val_compare_and_swap(&w->members, members, next);
-	if (was != members)
-		return active_of(was);
 	g->failed_over_ns = bpf_ktime_get_ns();
-	return standby;
+	__sync_fetch_and_add(&g->failovers, 1);
+	was = __sync_val_compare_and_swap(&w->members, members, next);
+	return was == members ? standby : active_of(was);
 }
 
 /* The member that a frame leaves by. Where the active one has lost its carrier, and its
- * standby has one, that is active from this frame on: no daemon is waited for.
+ * standby has one, that is active from this frame on: no daemon is waited for. Who
+ * only asks (dry) moves nothing.
  */
-static __always_inline __u32 active_now(struct wire *w, __u32 number)
+static __always_inline __u32 active_now(struct wire *w, __u32 number, bool dry)
 {
 	__u64 members = members_of(w);
-	__u32 active = active_of(members);
-	struct guard *at, *other;
+	__u32 active = active_of(members), standby;
 	struct guarded *g;
 
 	if (!reads_devices || !active)
@@ -215,16 +256,10 @@ static __always_inline __u32 active_now(struct wire *w, __u32 number)
 	g = bpf_map_lookup_elem(&guards, &number);
 	if (!g)
 		return active;
-	at = &g->members[0];
-	other = &g->members[1];
-	if (at->ifindex != active) {
-		at = &g->members[1];
-		other = &g->members[0];
-	}
-	if (at->ifindex != active || carrier_of(at) != CARRIER_LOST ||
-	    !other->ifindex || carrier_of(other) != CARRIER_THERE)
+	standby = refuge_of(g, active);
+	if (!standby)
 		return active;
-	return fail_over(w, g, members, other->ifindex);
+	return dry ? standby : fail_over(w, g, members, standby);
 }
 
 static __always_inline void count_on_wire(__u32 number, __u32 reason, __u32 len)
@@ -427,14 +462,16 @@ static __always_inline bool is_copy(struct __sk_buff *skb, const struct wire *w,
  * delivered though the member was left, or the reason for which it is dropped.
  */
 static __always_inline enum reason arrive(struct __sk_buff *skb, struct wire *w,
-					  __u32 number, const struct pair *p)
+					  __u32 number, const struct pair *p, bool knows_own)
 {
 	__u64 members = members_of(w);
 	__u32 ifindex = skb->ifindex;
 	bool is_active = ifindex == active_of(members);
 
-	/* The outside may be the first to know that the active one is lost. */
-	if (!is_active && active_now(w, number) == ifindex) {
+	/* The outside may be the first to know that the active one is lost; or what it
+	 * sends is our own, flooded, which only the bridge's table tells apart.
+	 */
+	if (knows_own && !is_active && active_now(w, number, false) == ifindex) {
 		members = members_of(w);
 		is_active = true;
 	}
