@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/shunt-dev/shunt/integration/beside"
 	"github.com/shunt-dev/shunt/integration/lab"
 	"github.com/shunt-dev/shunt/integration/spantree"
 )
@@ -82,11 +82,7 @@ func onward() otlptrace.Client {
 
 // environment is that of the daemon: it sends every span here, soon.
 func (c *collector) environment() []string {
-	ours := slices.DeleteFunc(os.Environ(), func(variable string) bool {
-		name, _, _ := strings.Cut(variable, "=")
-		return strings.HasPrefix(name, "OTEL_") && name != "OTEL_SERVICE_NAME" && name != "OTEL_RESOURCE_ATTRIBUTES"
-	})
-	return append(ours, "OTEL_TRACES_EXPORTER=otlp", "OTEL_BSP_SCHEDULE_DELAY=100",
+	return append(beside.Environment(), "OTEL_TRACES_EXPORTER=otlp", "OTEL_BSP_SCHEDULE_DELAY=100",
 		"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf",
 		"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://"+c.listener.Addr().String()+tracesPath)
 }
@@ -139,10 +135,13 @@ func (c *collector) failure() error {
 	return c.failed
 }
 
+// traceTimeout is how long a trace may take to come.
+const traceTimeout = 20 * time.Second
+
 // await returns a trace when its root has come, and so all of it: a span is sent when
 // it has ended, in that order.
 func (c *collector) await(ctx context.Context, id string) (*spantree.Tree, error) {
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	ctx, cancel := context.WithTimeout(ctx, traceTimeout)
 	defer cancel()
 	for {
 		spans, arrived := c.trace(id)

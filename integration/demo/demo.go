@@ -9,12 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/shunt-dev/shunt/accel"
+	"github.com/shunt-dev/shunt/integration/beside"
 	"github.com/shunt-dev/shunt/integration/spantree"
 	"github.com/shunt-dev/shunt/integration/swaplab"
 )
@@ -46,8 +45,8 @@ func command() *cobra.Command {
 // demonstrate builds, measures, prints, and removes what it built, whatever
 // happens in between.
 func demonstrate(ctx context.Context, out io.Writer, asJSON bool) (err error) {
-	if os.Geteuid() != 0 {
-		return errors.New("demo makes network namespaces and loads BPF programs: run it as root, sudo shunt demo")
+	if err := beside.CheckRoot("demo"); err != nil {
+		return err
 	}
 	progress := out
 	if asJSON {
@@ -56,11 +55,11 @@ func demonstrate(ctx context.Context, out io.Writer, asJSON bool) (err error) {
 	s := &scene{progress: progress}
 	defer func() { err = errors.Join(err, s.remove()) }()
 	if err := s.build(ctx); err != nil {
-		return interrupted(ctx, err)
+		return beside.Interrupted(ctx, "demo", err)
 	}
 	r, err := s.measure(ctx)
 	if err != nil {
-		return interrupted(ctx, err)
+		return beside.Interrupted(ctx, "demo", err)
 	}
 	if asJSON {
 		encoder := json.NewEncoder(out)
@@ -70,20 +69,12 @@ func demonstrate(ctx context.Context, out io.Writer, asJSON bool) (err error) {
 	return r.print(out, s.swapTrace)
 }
 
-// interrupted says so instead of what the interruption broke.
-func interrupted(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return fmt.Errorf("demo was interrupted (%w); everything that it made is removed", context.Cause(ctx))
-	}
-	return err
-}
-
 // scene is what the demo builds.
 type scene struct {
 	progress  io.Writer
 	lab       *swaplab.Lab
 	collector *collector
-	daemon    *daemon
+	daemon    *beside.Daemon
 	client    *accel.Client
 	swapTrace *spantree.Tree // of the last swap
 }
@@ -104,39 +95,14 @@ func (s *scene) build(ctx context.Context) (err error) {
 		return err
 	}
 	s.say("starting shunt beside the bridge")
-	if s.daemon, err = startDaemon(bridge, configuration, s.collector); err != nil {
+	if s.daemon, err = beside.Start(bridge, configuration, s.collector.environment()); err != nil {
 		return err
 	}
-	s.client = accel.NewClient(s.daemon.socket())
-	if err := s.awaitReady(ctx); err != nil {
+	s.client = s.daemon.Client()
+	if err := s.daemon.AwaitReady(ctx, s.uplinkReady); err != nil {
 		return err
 	}
 	return s.lab.Host.AwaitForwarding()
-}
-
-const (
-	readyTimeout = 20 * time.Second
-	lookAgain    = 20 * time.Millisecond
-)
-
-func (s *scene) awaitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
-	defer cancel()
-	again := time.NewTicker(lookAgain)
-	defer again.Stop()
-	for {
-		status, err := s.client.Status(ctx, "")
-		if err == nil && status.Ready && s.uplinkReady(ctx) {
-			return nil
-		}
-		select {
-		case <-again.C:
-		case <-s.daemon.ended:
-			return fmt.Errorf("shunt did not start: %s", s.daemon.words())
-		case <-ctx.Done():
-			return fmt.Errorf("shunt did not become ready: %w", ctx.Err())
-		}
-	}
 }
 
 // remove ends the daemon, which takes its programs along, and the namespaces. The
@@ -144,7 +110,7 @@ func (s *scene) awaitReady(ctx context.Context) error {
 func (s *scene) remove() error {
 	var errs []error
 	if s.daemon != nil {
-		errs = append(errs, s.daemon.stop())
+		errs = append(errs, s.daemon.Stop())
 	}
 	if s.collector != nil {
 		errs = append(errs, s.collector.close())

@@ -11,6 +11,7 @@ import (
 
 	"github.com/shunt-dev/shunt/integration/lab"
 	"github.com/shunt-dev/shunt/integration/spantree"
+	"github.com/shunt-dev/shunt/integration/traffic"
 )
 
 // Result is what the demo measured, and what -j prints. Rates and latencies are
@@ -92,7 +93,7 @@ func (s *scene) round(ctx context.Context, on bool, r *Result) (m sample, err er
 	if err != nil {
 		return m, err
 	}
-	if m.tcp, err = tcpThroughput(ctx, a, b, duration); err != nil {
+	if m.tcp, err = traffic.TCPThroughput(ctx, a, b, duration); err != nil {
 		return m, fmt.Errorf("measure TCP: %w", err)
 	}
 	if m.udp, err = udpRate(ctx, a, b, duration); err != nil {

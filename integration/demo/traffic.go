@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"syscall"
 	"time"
@@ -14,28 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/integration/lab"
+	"github.com/shunt-dev/shunt/integration/traffic"
 )
 
 // Each kind of traffic runs between two hosts for a time and is measured at the
 // receiver. Sockets belong to the namespace in which they are opened.
 
-// listenTCP and the like run in the host's namespace.
-func listenTCP(h *lab.Host) (l *net.TCPListener, err error) {
-	err = h.Do(func() error {
-		l, err = net.ListenTCP("tcp4", &net.TCPAddr{IP: h.IP})
-		return err
-	})
-	return l, err
-}
-
-func dialTCP(h *lab.Host, to net.Addr) (c *net.TCPConn, err error) {
-	err = h.Do(func() error {
-		c, err = net.DialTCP("tcp4", &net.TCPAddr{IP: h.IP}, to.(*net.TCPAddr))
-		return err
-	})
-	return c, err
-}
-
+// listenUDP runs in the host's namespace.
 func listenUDP(h *lab.Host) (c *net.UDPConn, err error) {
 	err = h.Do(func() error {
 		c, err = net.ListenUDP("udp4", &net.UDPAddr{IP: h.IP})
@@ -60,60 +44,6 @@ func growReceiveBuffer(c *net.UDPConn) error {
 		failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, room)
 	})
 	return errors.Join(err, failed)
-}
-
-// tcpThroughput returns bits per second, as the receiver counted them.
-func tcpThroughput(ctx context.Context, from, to *lab.Host, d time.Duration) (float64, error) {
-	l, err := listenTCP(to)
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	out, err := dialTCP(from, l.Addr())
-	if err != nil {
-		return 0, err
-	}
-	defer out.Close()
-	in, err := l.Accept()
-	if err != nil {
-		return 0, err
-	}
-	defer in.Close()
-	go func() { // ends when out is closed
-		chunk := make([]byte, 256<<10)
-		for {
-			if _, err := out.Write(chunk); err != nil {
-				return
-			}
-		}
-	}()
-	var bytes int
-	begin := time.Now()
-	err = until(ctx, in, begin.Add(d), func(buffer []byte) error {
-		n, err := in.Read(buffer)
-		bytes += n
-		return err
-	})
-	return float64(bytes) * 8 / time.Since(begin).Seconds(), err
-}
-
-// until calls step until the deadline or until ctx ends.
-func until(ctx context.Context, c net.Conn, deadline time.Time, step func(buffer []byte) error) error {
-	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Now()) })
-	defer stop()
-	if err := c.SetDeadline(deadline); err != nil {
-		return err
-	}
-	buffer := make([]byte, 256<<10)
-	for {
-		err := step(buffer)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return ctx.Err()
-		}
-		if err != nil {
-			return err
-		}
-	}
 }
 
 // A UDP payload of 18 bytes makes a frame of 60, the shortest there is.
@@ -141,7 +71,7 @@ func udpRate(ctx context.Context, from, to *lab.Host, d time.Duration) (float64,
 	}()
 	frames := 0
 	begin := time.Now()
-	err = until(ctx, in, begin.Add(d), func(buffer []byte) error {
+	err = traffic.Until(ctx, in, begin.Add(d), func(buffer []byte) error {
 		_, _, err := in.ReadFromUDPAddrPort(buffer)
 		if err == nil {
 			frames++
@@ -170,7 +100,7 @@ func roundTrips(ctx context.Context, from, to *lab.Host, d time.Duration) (l lat
 	go echo(server)
 	var times []time.Duration
 	var asked uint64
-	err = until(ctx, client, time.Now().Add(d), func(buffer []byte) error {
+	err = traffic.Until(ctx, client, time.Now().Add(d), func(buffer []byte) error {
 		begin := time.Now()
 		asked++
 		question := binary.BigEndian.AppendUint64(make([]byte, 0, smallPayload), asked)

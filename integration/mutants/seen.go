@@ -6,11 +6,11 @@ func init() {
 	a := func(name, file, old, new, pkg, run string) {
 		mutants = append(mutants, mutant{name: "seen: " + name, file: file, old: old, new: new, pkg: pkg, run: run})
 	}
-	a("what the demo's daemon pins goes with it", "integration/demo/daemon.go", "map[string]string{\"/sys/fs/bpf\": \"bpf\", \"/run\": \"tmpfs\"}", "map[string]string{\"/run\": \"tmpfs\"}", "./integration", "TestDemoRemovesWhatItMade/SIGKILL")
+	a("what the demo's daemon pins goes with it", "integration/beside/daemon.go", "map[string]string{\"/sys/fs/bpf\": \"bpf\", \"/run\": \"tmpfs\"}", "map[string]string{\"/run\": \"tmpfs\"}", "./integration", "TestDemoRemovesWhatItMade/SIGKILL")
 	a("the operator's backend gets the demo's traces", "integration/demo/collector.go", "	if err := c.onward.UploadTraces(ctx, spans); err != nil {\n", "	if err := error(nil); err != nil {\n", "./integration", "TestDemoMeasuresAndLosesNothing")
 	a("a backend that is away is asked once", "integration/demo/collector.go", "c.onward == nil || c.failure() != nil", "c.onward == nil", "./integration/demo", "TestABackendThatIsAwayHoldsNobody")
 	a("the operator hears of traces that were lost", "integration/demo/collector.go", "errors.Join(c.server.Close(), c.failure())", "errors.Join(c.server.Close())", "./integration/demo", "TestABackendThatIsAwayHoldsNobody")
-	a("the demo's daemon does not try what it cannot reach", "integration/demo/collector.go", "		return strings.HasPrefix(name, \"OTEL_\") && ", "		return false && ", "./integration/demo", "TestTheDaemonsEnvironment")
+	a("the demo's daemon does not try what it cannot reach", "integration/beside/daemon.go", "		return strings.HasPrefix(name, \"OTEL_\") && ", "		return false && ", "./integration/demo", "TestTheDaemonsEnvironment")
 	a("a trace is shown when it is whole", "integration/demo/collector.go", "func(s spantree.Span) bool { return s.Parent == \"\" }", "func(s spantree.Span) bool { return true }", "./integration/demo", "TestATraceIsWholeWithItsRoot")
 	a("a span that is missing is noticed", "integration/spantree/spantree.go", "		case s.Parent != \"\":\n", "		case s.Parent != \"\" && false:\n", "./integration/spantree", "TestTracesThatAreNotWhole")
 	a("phases that leave time unexplained are noticed", "integration/spantree/spantree.go", "	if share < 1-Gap || share > 1+Gap {\n", "	if false {\n", "./integration/spantree", "TestSwapsThatDoNotAddUp")
