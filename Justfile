@@ -29,6 +29,10 @@ generate:
 demo:
     go run . demo
 
+# Compare the bridge without and with shunt on this kernel; needs root.
+bench *flags:
+    go run . bench {{flags}}
+
 # Look for mistakes without running anything.
 vet:
     test -z "$(gofmt -l .)"

@@ -9,6 +9,7 @@ import (
 
 	_ "github.com/shunt-dev/shunt/accel/top"
 	_ "github.com/shunt-dev/shunt/fdbsync"
+	_ "github.com/shunt-dev/shunt/integration/bench"
 	_ "github.com/shunt-dev/shunt/integration/demo"
 	_ "github.com/shunt-dev/shunt/nicswap"
 	_ "github.com/shunt-dev/shunt/tcprog"

@@ -195,6 +195,15 @@ func TestDemoRemovesWhatItMade(t *testing.T) {
 // childOf returns the only child of a process.
 func childOf(t *testing.T, pid int) int {
 	t.Helper()
+	if children := childrenOf(t, pid); len(children) > 0 {
+		return children[0]
+	}
+	t.Fatal("it has no daemon")
+	return 0
+}
+
+func childrenOf(t *testing.T, pid int) (children []int) {
+	t.Helper()
 	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	if err != nil {
 		t.Fatal(err)
@@ -205,11 +214,10 @@ func childOf(t *testing.T, pid int) int {
 			continue // a thread that has ended
 		}
 		if child, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
-			return child
+			children = append(children, child)
 		}
 	}
-	t.Fatal("the demo has no daemon")
-	return 0
+	return children
 }
 
 // pinsOf is where a daemon's pins are.
@@ -222,8 +230,12 @@ func pinsOf(t *testing.T, pid int) string {
 	return fmt.Sprintf("/sys/fs/bpf/shunt/net-%d", st.Ino)
 }
 
-func TestDemoWithoutRootIsRefused(t *testing.T) {
-	cmd := exec.Command("/proc/self/fd/3", "demo")
+func TestDemoWithoutRootIsRefused(t *testing.T) { refusedWithoutRoot(t, "demo") }
+
+// refusedWithoutRoot wants a command to say that it needs root.
+func refusedWithoutRoot(t *testing.T, command string) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/fd/3", command)
 	program, err := os.Open(binary)
 	if err != nil {
 		t.Fatal(err)
@@ -233,7 +245,8 @@ func TestDemoWithoutRootIsRefused(t *testing.T) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	var stderr output
 	cmd.Stderr = &stderr
-	if err := cmd.Run(); err == nil || !strings.Contains(stderr.String(), "root") {
-		t.Errorf("%v, and it says %q", err, stderr.String())
+	cmd.Run()
+	if cmd.ProcessState.ExitCode() != 1 || !strings.Contains(stderr.String(), "root") {
+		t.Errorf("exit code %d, and it says %q", cmd.ProcessState.ExitCode(), stderr.String())
 	}
 }

@@ -19,6 +19,7 @@ type rig struct{ given, then string }
 // runnable are the pages whose commands are run, in their order.
 var runnable = map[string]rig{
 	"README.md":                 {given: `copy_of_tree; SHUNT=$PWD/shunt; ./run-tests() { :; }; bridge_of_pages`, then: `nothing_left`},
+	"docs/bench.md":             {then: `grep -q '</svg>' bench.svg`},
 	"docs/never-accelerated.md": {given: `bridge_of_pages; shunt run --bridge br0`},
 	"docs/operating.md":         {given: `bridge_of_pages; settings 'bridges: [br0]'`},
 	"docs/plugins.md":           {given: `copy_of_tree; SHUNT=$PWD/shunt`},

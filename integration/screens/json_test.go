@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/shunt-dev/shunt/accel"
+	"github.com/shunt-dev/shunt/integration/bench"
 	"github.com/shunt-dev/shunt/integration/demo"
 	"github.com/shunt-dev/shunt/nicswap"
 )
@@ -23,7 +24,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 	documented := readDocument(t, string(text))
 	for name, keys := range typesOf(
 		accel.StatusV1{}, accel.PortV1{}, accel.EntryV1{}, accel.ReasonV1{}, accel.ExplainV1{}, accel.SnapshotV1{}, accel.DetachV1{}, accel.ErrorV1{}, accel.Finding{},
-		nicswap.GroupV1{}, nicswap.SwapV1{}, nicswap.ChangeV1{}, nicswap.UpgradeV1{}, nicswap.EventV1{}, demo.Result{},
+		nicswap.GroupV1{}, nicswap.SwapV1{}, nicswap.ChangeV1{}, nicswap.UpgradeV1{}, nicswap.EventV1{}, demo.Result{}, bench.Report{},
 	) {
 		for key, kind := range keys {
 			if got, ok := documented[name][key]; !ok {

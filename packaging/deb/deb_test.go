@@ -58,7 +58,7 @@ func TestManualHasAPageForEveryCommand(t *testing.T) {
 	if err := writeManual(dir, "1.2.3", "1767323045"); err != nil {
 		t.Fatal(err)
 	}
-	for _, page := range []string{"shunt", "shunt-run", "shunt-status", "shunt-swap", "shunt-demo", "shunt-doctor"} {
+	for _, page := range []string{"shunt", "shunt-run", "shunt-status", "shunt-swap", "shunt-demo", "shunt-bench", "shunt-doctor"} {
 		text := uncompressed(t, filepath.Join(dir, page+".8.gz"))
 		for _, part := range []string{".TH", `"8"`, "shunt 1.2.3", "Jan 2026", ".SH NAME"} {
 			if !strings.Contains(text, part) {

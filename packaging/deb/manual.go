@@ -18,6 +18,7 @@ import (
 	// The same parts as in the program; a test holds the two lists together.
 	_ "github.com/shunt-dev/shunt/accel/top"
 	_ "github.com/shunt-dev/shunt/fdbsync"
+	_ "github.com/shunt-dev/shunt/integration/bench"
 	_ "github.com/shunt-dev/shunt/integration/demo"
 	_ "github.com/shunt-dev/shunt/nicswap"
 	_ "github.com/shunt-dev/shunt/tcprog"
