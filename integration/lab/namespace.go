@@ -146,3 +146,10 @@ func (n *Namespace) Close() error {
 	}
 	return n.file.Close()
 }
+
+// Inode is the number of the namespace.
+func (n *Namespace) Inode() (uint64, error) {
+	var stat unix.Stat_t
+	err := unix.Fstat(int(n.file.Fd()), &stat)
+	return stat.Ino, err
+}
