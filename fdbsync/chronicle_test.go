@@ -159,6 +159,8 @@ func TestWhyABridgeWasNotEligible(t *testing.T) {
 func TestABridgeThatGoesIsTold(t *testing.T) {
 	s, w, told := newTracedSyncer(t)
 	must(t, s.begin(caller()))
+	_, err := s.advance(w.now)
+	must(t, err)
 	must(t, s.linkGone(2)) // while it is verified
 	wantSpans(t, told, "attach < caller ports=2", "snapshot < caller entries=1", "ineligible < caller reason=absent", "verify < caller: the bridge is gone")
 	must(t, s.readLinks())
@@ -221,7 +223,7 @@ func TestWhatIsMeasured(t *testing.T) {
 	m.want(t, "an entry that waits")
 	event(at(2, 4), true)
 	turn(t, s, w)
-	m.want(t, "an entry that came", "br0 activated")
+	m.want(t, "an entry that came", "br0 admitted", "br0 activated")
 	event(at(2, 4), true)
 	turn(t, s, w)
 	m.want(t, "an entry that was refreshed")
@@ -231,7 +233,7 @@ func TestWhatIsMeasured(t *testing.T) {
 	event(at(2, 6), true)
 	m.want(t, "an entry that moved", "br0 revoked")
 	turn(t, s, w)
-	m.want(t, "an entry that moved, later", "br0 activated")
+	m.want(t, "an entry that moved, later", "br0 admitted", "br0 activated")
 	event(at(2, 6), false)
 	turn(t, s, w)
 	m.want(t, "an entry that went", "br0 revoked")

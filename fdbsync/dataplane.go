@@ -53,8 +53,9 @@ type Dataplane interface {
 	Activate(bridge int, stations []accel.Station) (lost []accel.StationKey, err error)
 	// Revoke removes entries; when it returns, no later frame uses them.
 	Revoke(bridge int, keys []accel.StationKey) error
-	// Stations returns what the map holds now.
-	Stations(bridge int) ([]accel.Station, error)
+	// Stations calls f for everything that the map holds. What comes or goes meanwhile
+	// may be shown or not.
+	Stations(bridge int, f func(accel.Station)) error
 	// Revocations counts the entries that the program itself revoked since the
 	// bridge was opened.
 	Revocations(bridge int) (uint64, error)

@@ -292,7 +292,7 @@ func (e *examiner) sample(ctx context.Context, bridges []*judgement) []accel.Fin
 func (e *examiner) traffic(j *judgement, sample *sample, err error) accel.Finding {
 	stations := make(map[accel.StationKey]accel.Station)
 	if err == nil {
-		err = e.kernel.fdb(j.link.ifindex, func(s accel.Station) { stations[s.StationKey] = s })
+		err = readAll(e.kernel, j.link.ifindex, func(s accel.Station) { stations[s.StationKey] = s })
 	}
 	if err != nil {
 		return accel.Finding{Check: "traffic", Level: accel.LevelNote, Bridge: j.link.name,

@@ -233,14 +233,13 @@ func (b *fakeBridge) revoke(k accel.StationKey) {
 	}
 }
 
-func (d *fakePlane) Stations(bridge int) (all []accel.Station, err error) {
-	err = d.with(bridge, "stations", func(b *fakeBridge) error {
+func (d *fakePlane) Stations(bridge int, f func(accel.Station)) error {
+	return d.with(bridge, "stations", func(b *fakeBridge) error {
 		for _, s := range b.stations {
-			all = append(all, s)
+			f(s)
 		}
 		return nil
 	})
-	return all, err
 }
 
 func (d *fakePlane) Revocations(bridge int) (n uint64, err error) {

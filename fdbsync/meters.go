@@ -9,7 +9,8 @@ import (
 // several. No method waits for anything.
 type Meters interface {
 	// EntryApplied is told how long after the kernel's event about an entry the data
-	// plane's map had it: change is "revoked" or "activated". Entries that were read
+	// plane's map had it: change is "revoked", "admitted" (as a candidate) or
+	// "activated" (after the grace period). Entries that were read
 	// and not told of are not measured.
 	EntryApplied(bridge, change string, took time.Duration)
 	// EventsLost is told when the kernel had to drop events.
@@ -24,6 +25,7 @@ type Meters interface {
 // What becomes of an entry in the data plane's map, in EntryApplied.
 const (
 	changeRevoked   = "revoked"
+	changeAdmitted  = "admitted"
 	changeActivated = "activated"
 )
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/accel"
@@ -33,13 +34,17 @@ type mirror struct {
 	synced     bool // every entry was confirmed since the table was last read
 	unread     bool // the table must be read before anything of it counts
 	table      *table
-	waiting    []accel.StationKey // admitted, or missed by a dump: to be asked for
-	askAt      time.Time          // when the grace period of waiting is over
+	dump       dump      // of the table, while it is read; else nil
+	begun      time.Time // when that began
+	readAfter  time.Time // when it may be read again, if nothing was lost
+	waiting    []waiting // admitted, or missed by a dump: to be asked for
+	owed       int       // how many of them must be confirmed before the bridge counts
 	ports      map[int]*member
 	gate       accel.Gate // as the data plane was last told
 	revoked    uint64     // Revocations at the last comparison
 	full       bool       // it was said that there is no room
 	chronicle  chronicle
+	snapshot   trace.Span // while dump is not nil
 	meters     meters
 	heard      time.Time                      // when the event came in that is taken in now
 	awaits     map[accel.StationKey]time.Time // by entry, when the event came in that activates it
@@ -58,15 +63,30 @@ type member struct {
 // want is the port as the data plane should have it.
 func (p *member) want() accel.Port { return portOf(p.link, p.around) }
 
+// waiting is an entry that is asked for when its time has come.
+type waiting struct {
+	key   accel.StationKey
+	batch uint16
+	askAt time.Time
+}
+
 // gracePeriod is the time between a candidate's admission and the question
 // whether the kernel has it. An entry that the kernel was removing at the
 // admission is gone after it (net/bridge/br_fdb.c: fdb_delete unlinks right
-// behind its tracepoint); it batches the questions too.
+// behind its tracepoint).
 const gracePeriod = 10 * time.Millisecond
 
-// questions is how many entries are asked for at once. What the kernel answered
-// must be acted on soon, and events, the lease and the operator wait meanwhile.
-const questions = 256
+// together is how far apart the ends of grace periods are: those that end in between
+// wait for the next, so that many entries are asked for in one call.
+const together = time.Millisecond
+
+const (
+	// questions is how many entries are asked for at once. What the kernel answered
+	// must be acted on soon, and events, the lease and the operator wait meanwhile.
+	questions = 256
+	// mostWaiting bounds how many candidates there are at a time.
+	mostWaiting = 1 << 14
+)
 
 // appear opens the bridge in the data plane, its gate shut.
 func (m *mirror) appear(ctx context.Context, l link) error {
@@ -76,7 +96,7 @@ func (m *mirror) appear(ctx context.Context, l link) error {
 		return err
 	}
 	m.present, m.synced, m.unread = true, false, true
-	m.table, m.waiting, m.full, m.revoked = newTable(m.stations), nil, false, 0
+	m.table, m.waiting, m.owed, m.full, m.revoked = newTable(m.stations), nil, 0, false, 0
 	m.ports, m.awaits = make(map[int]*member), make(map[accel.StationKey]time.Time)
 	m.gate = accel.Gate{Reason: accel.Syncing, BypassNetfilter: m.bypass}
 	return m.plane.SetGate(l.ifindex, m.gate)
@@ -88,6 +108,7 @@ func (m *mirror) vanish() error {
 		return nil
 	}
 	m.present = false
+	m.endRead()
 	m.chronicle.goes()
 	return m.plane.CloseBridge(m.link.ifindex)
 }
@@ -98,34 +119,73 @@ func (m *mirror) disappear() error {
 	return m.vanish()
 }
 
-// read reads the whole table. Nothing of it counts before the kernel confirmed
-// it. Events that come meanwhile wait in their socket, so that they are told to
-// the table after the last row.
-func (m *mirror) read() error {
-	span := m.chronicle.span("snapshot")
-	defer span.End()
+// read begins to read the whole table, which readOn goes on with, a piece at a time:
+// that takes the kernel a minute where there are a million entries, and events, the
+// lease and the operator would wait. Nothing of it counts before the kernel confirmed
+// it.
+func (m *mirror) read() (err error) {
+	m.endRead()
+	if m.dump, err = m.kernel.fdb(m.link.ifindex); err != nil {
+		return err
+	}
+	m.begun, m.snapshot = time.Now(), m.chronicle.span("snapshot")
 	m.table.beginDump()
+	return nil
+}
+
+// readShare bounds what reading takes: the time until the table is read again is that
+// many times as long as reading it takes.
+const readShare = 20
+
+// readAgain begins to read the table, unless it is read or was a short time ago.
+func (m *mirror) readAgain() error {
+	if m.dump != nil || time.Now().Before(m.readAfter) {
+		return nil
+	}
+	return m.read()
+}
+
+// readOn takes in the next piece of the table.
+func (m *mirror) readOn() error {
 	var stale []accel.StationKey
-	err := m.kernel.fdb(m.link.ifindex, func(s accel.Station) {
-		if m.table.claim(s) {
+	more, err := m.dump.next(func(s accel.Station) {
+		if m.table.show(s) {
 			stale = append(stale, s.StationKey)
 		}
 	})
 	if err != nil {
+		m.endRead()
+		return err
+	}
+	if err := m.plane.Revoke(m.link.ifindex, stale); err != nil || more {
 		return err
 	}
 	m.table.endDump()
-	m.unread = false
-	span.SetAttributes(keyEntries.Int(len(m.table.rows)))
+	m.unread, m.owed = false, len(m.waiting)
+	m.readAfter = time.Now().Add(readShare * time.Since(m.begun))
+	m.snapshot.SetAttributes(keyEntries.Int(len(m.table.rows)))
+	m.endRead()
 	m.chronicle.asks()
-	return m.plane.Revoke(m.link.ifindex, stale)
+	return nil
+}
+
+// endRead ends the reading, where it goes on, wherever it is.
+func (m *mirror) endRead() {
+	if m.dump != nil {
+		m.dump.close()
+		m.snapshot.End()
+		m.dump = nil
+	}
 }
 
 // distrust shuts the gate until the table was read again.
 func (m *mirror) distrust() error {
 	m.synced, m.unread = false, true
-	m.table.takeBack(m.waiting)
-	m.waiting = nil
+	m.endRead()
+	for _, w := range m.waiting {
+		m.table.takeBack(w.key)
+	}
+	m.waiting, m.owed = nil, 0
 	if m.gate.Reason != accel.Fast {
 		return nil
 	}
@@ -140,12 +200,19 @@ func (m *mirror) compare() error {
 	if err != nil {
 		return err
 	}
-	held, err := m.plane.Stations(m.link.ifindex)
+	m.revoked = revoked
+	m.table.beginCompare()
+	var wrong []accel.StationKey
+	err = m.plane.Stations(m.link.ifindex, func(held accel.Station) {
+		if m.table.compare(held) {
+			wrong = append(wrong, held.StationKey)
+		}
+	})
 	if err != nil {
 		return err
 	}
-	m.revoked = revoked
-	return m.plane.Revoke(m.link.ifindex, m.table.compare(held))
+	m.table.endCompare()
+	return m.plane.Revoke(m.link.ifindex, wrong)
 }
 
 // sweep compares if a program revoked something: where the kernel did not move
@@ -185,7 +252,7 @@ func (m *mirror) await(k accel.StationKey, changed bool) {
 		return
 	}
 	_, known := m.awaits[k]
-	if _, isClaimed := m.table.claimed[k]; isClaimed && (changed || !known) {
+	if m.table.rows[k].flags&rowQueued != 0 && (changed || !known) {
 		m.awaits[k] = m.heard
 	}
 }
@@ -195,40 +262,74 @@ func (m *mirror) isApplied(change string, heard time.Time) {
 	m.meters.entryApplied(m.name, change, time.Since(heard))
 }
 
-// advance moves the stations on: claims become candidates, and when the grace
-// period is over the kernel is asked for them. It returns when to call again;
-// zero if nothing waits.
+// advance moves the stations on: a piece of the table is read, claims become
+// candidates, and the kernel is asked for those whose grace period is over. It returns
+// when to call again; zero if nothing waits.
 func (m *mirror) advance(now time.Time) (time.Time, error) {
-	if len(m.waiting) == 0 {
-		return m.admit(now)
+	if m.dump != nil {
+		if err := m.readOn(); err != nil {
+			return time.Time{}, err
+		}
 	}
-	if now.Before(m.askAt) {
-		return m.askAt, nil
-	}
-	keys := m.waiting[:min(questions, len(m.waiting))]
-	if err := m.confirm(keys); err != nil {
+	if err := m.admit(now); err != nil {
 		return time.Time{}, err
 	}
-	m.waiting = m.waiting[len(keys):]
-	if len(m.waiting) > 0 {
-		return m.askAt, nil
+	if err := m.ask(now); err != nil {
+		return time.Time{}, err
 	}
-	m.synced = !m.unread
-	return m.admit(now)
+	m.synced = m.synced || m.isWhole()
+	switch {
+	case m.dump != nil, m.table.waits() && len(m.waiting) < mostWaiting:
+		return now, nil
+	case len(m.waiting) > 0:
+		return m.waiting[0].askAt, nil
+	}
+	return time.Time{}, nil
 }
 
-// admit makes the next batch of candidates.
-func (m *mirror) admit(now time.Time) (time.Time, error) {
-	b := m.table.nextBatch()
+// isWhole says whether all that the last dump showed, or did not, was confirmed since.
+func (m *mirror) isWhole() bool {
+	return !m.unread && m.dump == nil && m.owed == 0 && !m.table.isDue()
+}
+
+// admit makes candidates of what is claimed.
+func (m *mirror) admit(now time.Time) error {
+	owes := m.table.isDue()
+	b := m.table.nextBatch(mostWaiting - len(m.waiting))
 	m.tellIfFull(m.table.isFull())
-	if b.empty() {
-		m.synced = !m.unread
-		return time.Time{}, nil
+	askAt := now.Add(gracePeriod + together).Truncate(together)
+	for _, k := range b.ask {
+		m.waiting = append(m.waiting, waiting{k, b.number, askAt})
 	}
-	m.waiting, m.askAt = b.ask, now.Add(gracePeriod)
+	if owes {
+		m.owed = len(m.waiting)
+	}
+	if len(b.admit) == 0 {
+		return nil
+	}
 	refused, err := m.plane.Admit(m.link.ifindex, b.admit)
 	m.tellIfFull(m.full || refused > 0)
-	return m.askAt, err
+	m.areAdmitted(b.admit)
+	return err
+}
+
+// ask asks the kernel for those whose time has come.
+func (m *mirror) ask(now time.Time) error {
+	var keys []accel.StationKey
+	due := 0
+	for ; due < len(m.waiting) && len(keys) < questions && !now.Before(m.waiting[due].askAt); due++ {
+		if w := m.waiting[due]; m.table.isOf(w.key, w.batch) {
+			keys = append(keys, w.key)
+		}
+	}
+	if due == 0 {
+		return nil
+	}
+	if err := m.confirm(keys); err != nil {
+		return err
+	}
+	m.waiting, m.owed = m.waiting[due:], max(m.owed-due, 0)
+	return nil
 }
 
 func (m *mirror) tellIfFull(full bool) {
@@ -262,6 +363,18 @@ func (m *mirror) confirm(keys []accel.StationKey) error {
 	m.table.lost(lost)
 	m.areActivated(activate, lost)
 	return err
+}
+
+// areAdmitted measures those entries of which an event had told.
+func (m *mirror) areAdmitted(stations []accel.Station) {
+	if len(m.awaits) == 0 {
+		return
+	}
+	for _, s := range stations {
+		if heard, known := m.awaits[s.StationKey]; known {
+			m.isApplied(changeAdmitted, heard)
+		}
+	}
 }
 
 // areActivated measures those entries of which an event had told.

@@ -182,9 +182,8 @@ func TestDumpThatShowsAnotherPortRevokes(t *testing.T) {
 	w.bridges[2].stations[s.StationKey] = accel.Station{StationKey: s.StationKey, Port: 4, Active: true}
 	m.table.claim(s)
 	w.table[s.StationKey] = moved
-	if err := m.read(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, m.read())
+	must(t, m.readOn())
 	if h, ok := w.bridges[2].stations[s.StationKey]; ok {
 		t.Errorf("%+v is still held", h)
 	}

@@ -147,26 +147,44 @@ func (w *world) link(ifindex int) (link, bool, error) {
 
 func (w *world) vlans(port int) (portVLANs, error) { return w.known[port].vlans, nil }
 
-func (w *world) fdb(_ int, f func(accel.Station)) error {
+// worldDump shows the keys that there were at its beginning as they are when it comes to
+// them: some of them at a time where the world lies.
+type worldDump struct {
+	*world
+	keys []accel.StationKey
+}
+
+func (w *world) fdb(int) (dump, error) {
 	if err := w.breaking("fdb"); err != nil {
-		return err
+		return nil, err
+	}
+	return &worldDump{world: w, keys: slices.Collect(maps.Keys(w.table))}, nil
+}
+
+func (d *worldDump) close() error { return nil }
+
+func (d *worldDump) next(f func(accel.Station)) (more bool, err error) {
+	piece := len(d.keys)
+	if d.lying {
+		piece = min(piece, d.random.IntN(8))
 	}
 	var rows []accel.Station
-	for _, k := range slices.Collect(maps.Keys(w.table)) {
-		w.happen()
-		s, ok := w.table[k]
-		if !ok || w.lying && w.random.IntN(5) == 0 {
+	for _, k := range d.keys[:piece] {
+		d.happen()
+		s, ok := d.table[k]
+		if !ok || d.lying && d.random.IntN(5) == 0 {
 			continue
 		}
 		rows = append(rows, s)
-		if w.lying && w.random.IntN(5) == 0 {
+		if d.lying && d.random.IntN(5) == 0 {
 			rows = append(rows, s)
 		}
 	}
 	for _, s := range rows {
 		f(s)
 	}
-	return nil
+	d.keys = d.keys[piece:]
+	return len(d.keys) > 0, nil
 }
 
 func (w *world) stations(_ int, keys []accel.StationKey) ([]*accel.Station, error) {

@@ -118,7 +118,7 @@ func (f *firewall) readNetlink() error {
 // list calls add for everything of one kind in a family. What the kernel does
 // not know has nothing in it.
 func list(c *netlink.Conn, kind netlink.HeaderType, family uint8, attributes []byte, add func([]byte)) error {
-	messages, err := dump(func() ([]netlink.Message, error) {
+	messages, err := settledList(func() ([]netlink.Message, error) {
 		return c.Execute(netlink.Message{
 			Header: netlink.Header{Type: kind, Flags: netlink.Request | netlink.Dump},
 			Data:   append([]byte{family, unix.NFNETLINK_V0, 0, 0}, attributes...),

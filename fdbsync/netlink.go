@@ -61,10 +61,16 @@ func setReadBuffer(c *netlink.Conn, bytes int) error {
 type listener struct {
 	dial func() (*netlink.Conn, error)
 
+	receiver *receiver
+
 	mu     sync.Mutex
 	conn   *netlink.Conn
 	closed bool
 }
+
+// Events are received that many in a call. Of an entry's the kernel sends no more than
+// that, in bytes; of a link's the beginning is enough, which says which link it is.
+const eventsAtOnce, eventSize = 64, 1 << 10
 
 // errOverrun says that events were lost, and that a new socket is open.
 var errOverrun = errors.New("the kernel had to drop events")
@@ -74,15 +80,15 @@ func newListener(dial func() (*netlink.Conn, error)) (*listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &listener{dial: dial, conn: c}, nil
+	return &listener{dial: dial, conn: c, receiver: newReceiver(eventsAtOnce, eventSize)}, nil
 }
 
-// receive waits for messages; net.ErrClosed after close.
+// receive waits for messages, which are good until the next call; an error after close.
 func (l *listener) receive() ([]netlink.Message, error) {
 	l.mu.Lock()
 	c := l.conn
 	l.mu.Unlock()
-	messages, err := c.Receive()
+	messages, err := l.receiver.receive(c)
 	if !errors.Is(err, unix.ENOBUFS) {
 		return messages, err
 	}
@@ -124,9 +130,8 @@ type kernel interface {
 	links() (map[int]link, error)
 	// link returns one interface; false if it does not exist (any more).
 	link(ifindex int) (link, bool, error)
-	// fdb calls f for every row of the bridge's table. Rows may be missing or
-	// twice if the table changes meanwhile; the kernel does not say when.
-	fdb(bridge int, f func(accel.Station)) error
+	// fdb begins to read the bridge's table.
+	fdb(bridge int) (dump, error)
 	// stations asks for single entries; nil stands for one that is not there.
 	stations(bridge int, keys []accel.StationKey) ([]*accel.Station, error)
 	// vlans returns the VLANs of a port; not known if there is no such port (any
@@ -138,13 +143,18 @@ type kernel interface {
 // route is the kernel behind a socket that no event can come between.
 type route struct {
 	conn    *netlink.Conn
+	answers *receiver
 	unknown func(error) // hears of a message that was skipped
 }
 
 func dialRoute(unknown func(error)) (*route, error) {
-	r := &route{unknown: unknown}
+	r := &route{unknown: unknown, answers: newReceiver(answersAtOnce, answerSize)}
 	return r, r.dial()
 }
+
+// Answers about an entry are received that many in a call, and are no longer than that,
+// in bytes.
+const answersAtOnce, answerSize = 64, 512
 
 // answerBuffer has room for the answers to a whole batch of questions, in bytes.
 const answerBuffer = 4 << 20
@@ -189,7 +199,7 @@ func (r *route) links() (map[int]link, error) {
 	if err != nil {
 		return nil, err
 	}
-	messages, err := dump(func() ([]netlink.Message, error) {
+	messages, err := settledList(func() ([]netlink.Message, error) {
 		return r.ask(unix.RTM_GETLINK, netlink.Dump, request)
 	})
 	if err != nil {
@@ -210,9 +220,9 @@ func (r *route) links() (map[int]link, error) {
 // errChanging says that a list did not hold still for long enough to be read.
 var errChanging = errors.New("it changes too fast to be read")
 
-// dump reads a list again where the kernel says that it changed meanwhile
+// settledList reads a list again where the kernel says that it changed meanwhile
 // (NLM_F_DUMP_INTR). It never says so of an FDB.
-func dump(read func() ([]netlink.Message, error)) ([]netlink.Message, error) {
+func settledList(read func() ([]netlink.Message, error)) ([]netlink.Message, error) {
 	const tries = 10
 	for range tries {
 		messages, err := read()
@@ -249,7 +259,7 @@ func (r *route) link(ifindex int) (link, bool, error) {
 }
 
 func (r *route) vlans(port int) (portVLANs, error) {
-	messages, err := dump(func() ([]netlink.Message, error) {
+	messages, err := settledList(func() ([]netlink.Message, error) {
 		return r.ask(unix.RTM_GETVLAN, netlink.Dump, encodeVLANRequest(port))
 	})
 	switch {
@@ -267,24 +277,6 @@ func (r *route) vlans(port int) (portVLANs, error) {
 	return decodeVLANs(port, data), nil
 }
 
-func (r *route) fdb(bridge int, f func(accel.Station)) error {
-	messages, err := r.ask(unix.RTM_GETNEIGH, netlink.Dump, ndMsg())
-	if err != nil {
-		return fmt.Errorf("read the forwarding table: %w", err)
-	}
-	for _, m := range messages {
-		n, err := decodeNeigh(m.Data)
-		switch {
-		case errors.Is(err, errNotOurs):
-		case err != nil:
-			r.unknown(err)
-		case n.bridge == bridge:
-			f(n.station)
-		}
-	}
-	return nil
-}
-
 // stations sends all questions at once: each has one answer, an entry or an
 // error, and they come in the order of the questions (net/netlink/af_netlink.c:
 // netlink_rcv_skb).
@@ -296,10 +288,22 @@ func (r *route) stations(bridge int, keys []accel.StationKey) ([]*accel.Station,
 	if err != nil {
 		return nil, errors.Join(err, r.redial())
 	}
-	answers := make([]*accel.Station, len(keys))
-	for i, k := range keys {
-		if answers[i], err = r.receiveStation(bridge, k, sent[i].Header.Sequence); err != nil {
-			return nil, errors.Join(fmt.Errorf("ask for the entry of %s: %w", k, err), r.redial())
+	answers := make([]*accel.Station, 0, len(keys))
+	for len(answers) < len(keys) {
+		messages, err := r.answers.receive(r.conn)
+		if err == nil && len(messages) > len(keys)-len(answers) {
+			err = errors.New("there are more answers than questions")
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("ask for %d entries: %w", len(keys), err), r.redial())
+		}
+		for _, m := range messages {
+			n := len(answers)
+			answer, err := answerOf(m, bridge, keys[n], sent[n].Header.Sequence)
+			if err != nil {
+				return nil, errors.Join(fmt.Errorf("ask for the entry of %s: %w", keys[n], err), r.redial())
+			}
+			answers = append(answers, answer)
 		}
 	}
 	return answers, nil
@@ -324,19 +328,21 @@ func (r *route) sendQuestions(bridge int, keys []accel.StationKey) ([]netlink.Me
 	return sent, nil
 }
 
-// receiveStation takes the answer to one question. Whatever is not exactly that
-// is an error: nothing is made active on a doubtful answer.
-func (r *route) receiveStation(bridge int, key accel.StationKey, sequence uint32) (*accel.Station, error) {
-	messages, err := r.conn.Receive()
+// answerOf reads the answer to one question; nil if there is no such entry. Whatever is
+// not exactly that is an error: nothing is made active on a doubtful answer.
+func answerOf(m netlink.Message, bridge int, key accel.StationKey, sequence uint32) (*accel.Station, error) {
 	switch {
-	case errors.Is(err, unix.ENOENT):
+	case m.Header.Sequence != sequence:
+		return nil, errors.New("the answer is to another question")
+	case m.Header.Type == netlink.Error:
+		if err := errorOf(m); !errors.Is(err, unix.ENOENT) {
+			return nil, fmt.Errorf("the kernel answers with an error: %w", err)
+		}
 		return nil, nil
-	case err != nil:
-		return nil, err
-	case len(messages) != 1 || messages[0].Header.Sequence != sequence || messages[0].Header.Type != unix.RTM_NEWNEIGH:
-		return nil, fmt.Errorf("%d messages that do not answer it", len(messages))
+	case m.Header.Type != unix.RTM_NEWNEIGH || isCut(m):
+		return nil, errors.New("the answer is not a whole entry")
 	}
-	n, err := decodeNeigh(messages[0].Data)
+	n, err := decodeNeigh(m.Data)
 	if err != nil {
 		return nil, err
 	}

@@ -767,7 +767,7 @@ func (s *Syncer) resync() error {
 	if err != nil {
 		return err
 	}
-	if err := s.compareAll(); err != nil {
+	if err := s.compareAll((*mirror).read); err != nil {
 		return err
 	}
 	s.meters.resynced(ctx, causeOverrun)
@@ -816,14 +816,14 @@ func (s *Syncer) current() context.Context {
 	return s.within
 }
 
-// compareAll reads the tables and compares them with the data plane's.
-func (s *Syncer) compareAll() error {
+// compareAll begins to read the tables and compares them with the data plane's.
+func (s *Syncer) compareAll(read func(*mirror) error) error {
 	return s.each(func(m *mirror) error {
 		if !s.isStill(m) {
 			return nil
 		}
 		m.lookAround()
-		return errors.Join(m.read(), m.compare())
+		return errors.Join(read(m), m.compare())
 	})
 }
 
@@ -868,7 +868,7 @@ func (s *Syncer) reconcile() error {
 	if err := s.readLinks(); err != nil && !errors.Is(err, errChanging) {
 		return err
 	}
-	if err := s.compareAll(); err != nil {
+	if err := s.compareAll((*mirror).readAgain); err != nil {
 		return err
 	}
 	s.meters.resynced(context.Background(), causePeriodic)

@@ -19,7 +19,7 @@ func tableWith(s accel.Station, p phase) *table {
 	if p == claimed {
 		return t
 	}
-	t.nextBatch()
+	t.nextBatch(100)
 	if p == active {
 		t.answer(s.StationKey, &s)
 	}
@@ -27,10 +27,8 @@ func tableWith(s accel.Station, p phase) *table {
 }
 
 func (t *table) phaseOf(k accel.StationKey) (phase, bool) {
-	if r := t.rows[k]; r != nil {
-		return r.phase, true
-	}
-	return 0, false
+	r, known := t.rows[k]
+	return r.phase, known
 }
 
 func wantPhase(t *testing.T, table *table, k accel.StationKey, want phase) {
@@ -42,7 +40,7 @@ func wantPhase(t *testing.T, table *table, k accel.StationKey, want phase) {
 
 func wantNextBatch(t *testing.T, table *table, admit, ask int) {
 	t.Helper()
-	if b := table.nextBatch(); len(b.admit) != admit || len(b.ask) != ask {
+	if b := table.nextBatch(100); len(b.admit) != admit || len(b.ask) != ask {
 		t.Errorf("the batch admits %d and asks for %d, want %d and %d", len(b.admit), len(b.ask), admit, ask)
 	}
 }
@@ -53,7 +51,7 @@ func TestClaimBecomesActiveThroughTheKernelsAnswer(t *testing.T) {
 	if table.claim(s) {
 		t.Error("a first claim revokes something")
 	}
-	b := table.nextBatch()
+	b := table.nextBatch(100)
 	if !slices.Equal(b.admit, []accel.Station{s}) || !slices.Equal(b.ask, []accel.StationKey{s.StationKey}) {
 		t.Errorf("the batch is %+v", b)
 	}
@@ -129,7 +127,7 @@ func TestDumpThatLacksARowAsksForIt(t *testing.T) {
 	table.beginDump()
 	table.endDump()
 	wantPhase(t, table, s.StationKey, active)
-	b := table.nextBatch()
+	b := table.nextBatch(100)
 	if len(b.admit) != 0 || !slices.Equal(b.ask, []accel.StationKey{s.StationKey}) {
 		t.Fatalf("the batch is %+v, want one question", b)
 	}
@@ -144,7 +142,7 @@ func TestNoStationIsAskedForTwice(t *testing.T) {
 		table := tableWith(at(1, 10), p)
 		table.beginDump()
 		table.endDump()
-		if want := map[phase]int{claimed: 1, candidate: 0, active: 1}[p]; len(table.nextBatch().ask) != want {
+		if want := map[phase]int{claimed: 1, candidate: 0, active: 1}[p]; len(table.nextBatch(100).ask) != want {
 			t.Errorf("phase %d: not asked for %d times", p, want)
 		}
 	}
@@ -168,7 +166,7 @@ func TestStationThatTheDumpLacksAndTheKernelToo(t *testing.T) {
 	table := tableWith(s, active)
 	table.beginDump()
 	table.endDump()
-	table.nextBatch()
+	table.nextBatch(100)
 	if got := table.answer(s.StationKey, nil); got != revokeIt {
 		t.Errorf("the kernel's no does %d", got)
 	}
@@ -240,12 +238,26 @@ func TestTakenBackBatchComesAgain(t *testing.T) {
 	table.endDump()
 	table.claim(s)
 	table.claim(at(3, 10))
-	b := table.nextBatch()
+	b := table.nextBatch(100)
 	table.remove(at(3, 10).StationKey)
-	table.takeBack(b.ask)
+	for _, k := range b.ask {
+		table.takeBack(k)
+	}
 	wantPhase(t, table, s.StationKey, claimed)
 	wantPhase(t, table, old.StationKey, active)
 	wantNextBatch(t, table, 1, 2)
+}
+
+// compareAll is a whole comparison.
+func (t *table) compareAll(held []accel.Station) (revoke []accel.StationKey) {
+	t.beginCompare()
+	for _, h := range held {
+		if t.compare(h) {
+			revoke = append(revoke, h.StationKey)
+		}
+	}
+	t.endCompare()
+	return revoke
 }
 
 func TestCompare(t *testing.T) {
@@ -267,14 +279,14 @@ func TestCompare(t *testing.T) {
 		"candidate without entry":  {candidate, nil, false, candidate},
 	} {
 		table := tableWith(s, c.phase)
-		if revoke := table.compare(c.held); (len(revoke) == 1) != c.revoke {
+		if revoke := table.compareAll(c.held); (len(revoke) == 1) != c.revoke {
 			t.Errorf("%s: revokes %v, want %v", name, revoke, c.revoke)
 		}
 		if p, _ := table.phaseOf(s.StationKey); p != c.after {
 			t.Errorf("%s: then in phase %d, want %d", name, p, c.after)
 		}
 	}
-	if revoke := newTable(100).compare([]accel.Station{isActive(s)}); len(revoke) != 1 {
+	if revoke := newTable(100).compareAll([]accel.Station{isActive(s)}); len(revoke) != 1 {
 		t.Error("a station that nobody knows is kept")
 	}
 }
@@ -287,7 +299,7 @@ func TestStationsAreSortedAndCounted(t *testing.T) {
 	host.Local = true
 	for _, s := range []accel.Station{inVLAN, at(3, 11), at(2, 10), host} {
 		table.claim(s)
-		table.nextBatch()
+		table.nextBatch(100)
 		table.answer(s.StationKey, &s)
 	}
 	table.claim(at(4, 11))

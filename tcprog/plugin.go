@@ -310,13 +310,10 @@ func (d *Dataplane) Revoke(ifindex int, keys []accel.StationKey) error {
 	return d.with(ifindex, func(br *bridge) error { return br.revoke(keys) })
 }
 
-// Stations returns what the map holds now.
-func (d *Dataplane) Stations(ifindex int) (stations []accel.Station, err error) {
-	err = d.with(ifindex, func(br *bridge) error {
-		stations, err = br.list()
-		return err
-	})
-	return stations, err
+// Stations calls f for everything that the map holds. What comes or goes meanwhile may
+// be shown or not.
+func (d *Dataplane) Stations(ifindex int, f func(accel.Station)) error {
+	return d.with(ifindex, func(br *bridge) error { return br.list(f) })
 }
 
 // PortStats returns the counters of a bridge's ports; none if the bridge is not

@@ -104,15 +104,11 @@ func (br *bridge) revoke(keys []accel.StationKey) error {
 	return nil
 }
 
-// list returns what the map holds. A station whose slot has no port any more
-// has port -1.
-func (br *bridge) list() ([]accel.Station, error) {
+// list calls f for everything that the map holds. A station whose slot has no port any
+// more has port -1.
+func (br *bridge) list(f func(accel.Station)) error {
 	portOf := br.portOfSlot()
-	var stations []accel.Station
-	err := br.eachStation(func(k shuntStationKey, rec shuntStation) {
-		stations = append(stations, stationOf(k, rec, portOf))
-	})
-	return stations, err
+	return br.eachStation(func(k shuntStationKey, rec shuntStation) { f(stationOf(k, rec, portOf)) })
 }
 
 // portOfSlot maps slots to ifindexes; slot 0 is the bridge itself.
