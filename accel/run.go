@@ -133,6 +133,9 @@ func (s *service) start(ctx context.Context) error {
 	s.notify(daemon.SdNotifyReady)
 	span.AddEvent("ready")
 	s.logger.InfoContext(ctx, "ready", "bridges", s.config.Bridges, "all_bridges", s.config.AllBridges, "socket", s.config.Socket, "took", time.Since(begin).Round(time.Millisecond))
+	if err := giveBackMemory(); err != nil {
+		s.logger.DebugContext(ctx, "the memory of the start is kept", "error", err)
+	}
 	return nil
 }
 
