@@ -10,6 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// saveMemory lets the heap grow to half more than what is in use, and not to twice as much,
+// unless the operator says otherwise: a table of a million entries is most of it, and
+// what is collected beside it is little work.
+func saveMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+}
+
 // giveBackMemory returns to the kernel what only the start needed: the heap that was
 // filled with the kernel's types and BPF objects, and the parts of the program that ran.
 // What is used again of those is mapped again from the page cache, without a copy.

@@ -107,6 +107,7 @@ func (s *service) open(end context.CancelCauseFunc) (err error) {
 
 // work starts the components and returns why they shall stop.
 func (s *service) work(ctx context.Context) error {
+	saveMemory()
 	s.warnOfBypass()
 	if err := s.start(ctx); errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return context.Cause(ctx)

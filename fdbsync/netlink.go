@@ -14,9 +14,10 @@ import (
 	"github.com/shunt-dev/shunt/accel"
 )
 
-// eventBuffer is the size of the event socket's queue in bytes: about 30,000
-// FDB events. Where it is too small the kernel says ENOBUFS and all is read anew.
-const eventBuffer = 32 << 20
+// eventBuffer bounds the event socket's queue, in bytes of the kernel's memory, which it
+// takes only while events wait: about 120,000 of FDB entries. Where it is too small the
+// kernel says ENOBUFS and all is read anew, which takes minutes for a large table.
+const eventBuffer = 128 << 20
 
 // dialEvents opens a socket for the events of links, FDB entries, tc and VLANs.
 // A kernel that does not tell of VLANs is told of by note.

@@ -20,6 +20,7 @@ type bridge struct {
 	spec    *ebpf.CollectionSpec
 	maps    map[string]*ebpf.Map
 	control *control
+	batch   *batch
 	slots   *slots
 	ports   map[int]*port // attached, by ifindex
 	// unclaimed are the ports that an earlier daemon left and that were not
@@ -49,6 +50,7 @@ func openBridge(ns accel.Namespace, b accel.Bridge, maxStations int, hook string
 		changes: changes, wires: wires, logger: logger.With("bridge", b.Name),
 	}
 	if err := br.prepare(adopted); err != nil {
+		br.batch.close()
 		closeMaps(maps)
 		return nil, err
 	}
@@ -68,6 +70,9 @@ func (br *bridge) prepare(adopted bool) (err error) {
 	}
 	br.control.shut(accel.Syncing)
 	br.control.shared.Ifindex = uint32(br.Ifindex)
+	if br.batch, err = openBatch(br.maps); err != nil {
+		return err
+	}
 	if err := br.changes.watch(br.Ifindex, true); err != nil {
 		return err
 	}
@@ -121,6 +126,7 @@ func (br *bridge) close() error {
 		errs = append(errs, l.Close())
 	}
 	errs = append(errs, br.changes.unwatch(br.Ifindex), br.explainer.close(), br.control.unmap())
+	br.batch.close()
 	closeMaps(br.maps)
 	errs = append(errs, removePins(filepath.Dir(br.dir)))
 	removeEmptyParents(filepath.Dir(filepath.Dir(br.dir)))

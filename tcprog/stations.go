@@ -3,6 +3,7 @@ package tcprog
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -17,10 +18,6 @@ const (
 	stationNoSource = 4
 	stationSticky   = 8
 )
-
-func keyOf(k accel.StationKey) shuntStationKey {
-	return shuntStationKey{Mac: k.MAC, Vid: k.VID}
-}
 
 // record returns the station's record, and false if its port is not attached.
 func (br *bridge) record(s accel.Station) (shuntStation, bool) {
@@ -48,18 +45,24 @@ func (br *bridge) record(s accel.Station) (shuntStation, bool) {
 // admit inserts candidates. A station whose port is not attached (any more) is
 // left out: activate will call it lost.
 func (br *bridge) admit(stations []accel.Station) (unmirrored int, err error) {
-	for _, s := range stations {
-		rec, ok := br.record(s)
-		if !ok {
-			continue
+	for some := range slices.Chunk(stations, mostChanges) {
+		for _, s := range some {
+			if rec, ok := br.record(s); ok {
+				br.batch.put(changeAdmit, s.StationKey, rec)
+			}
 		}
-		err := br.maps[shuntMapStations].Update(keyOf(s.StationKey), rec, ebpf.UpdateNoExist)
-		switch {
-		case err == nil, errors.Is(err, ebpf.ErrKeyExist):
-		case errors.Is(err, unix.E2BIG):
-			unmirrored++
-		default:
-			return unmirrored, fmt.Errorf("admit %s: %w", s.StationKey, err)
+		err := br.batch.run(func(k accel.StationKey, errno unix.Errno) error {
+			switch errno {
+			case 0, unix.EEXIST:
+			case unix.E2BIG:
+				unmirrored++
+			default:
+				return fmt.Errorf("admit %s: %w", k, errno)
+			}
+			return nil
+		})
+		if err != nil {
+			return unmirrored, err
 		}
 	}
 	return unmirrored, nil
@@ -68,21 +71,28 @@ func (br *bridge) admit(stations []accel.Station) (unmirrored int, err error) {
 // activate makes candidates active. Where a program revoked one meanwhile, the
 // update finds nothing and the station is lost.
 func (br *bridge) activate(stations []accel.Station) (lost []accel.StationKey, err error) {
-	for _, s := range stations {
-		rec, ok := br.record(s)
-		if !ok {
-			lost = append(lost, s.StationKey)
-			continue
+	for some := range slices.Chunk(stations, mostChanges) {
+		for _, s := range some {
+			rec, ok := br.record(s)
+			if !ok {
+				lost = append(lost, s.StationKey)
+				continue
+			}
+			rec.Flags |= stationActive
+			br.batch.put(changeActivate, s.StationKey, rec)
 		}
-		rec.Flags |= stationActive
-		err := br.maps[shuntMapStations].Update(keyOf(s.StationKey), rec, ebpf.UpdateExist)
-		switch {
-		case err == nil:
-			br.control.bump(s.StationKey)
-		case errors.Is(err, ebpf.ErrKeyNotExist):
-			lost = append(lost, s.StationKey)
-		default:
-			return lost, fmt.Errorf("activate %s: %w", s.StationKey, err)
+		err := br.batch.run(func(k accel.StationKey, errno unix.Errno) error {
+			switch errno {
+			case 0:
+			case unix.ENOENT:
+				lost = append(lost, k)
+			default:
+				return fmt.Errorf("activate %s: %w", k, errno)
+			}
+			return nil
+		})
+		if err != nil {
+			return lost, err
 		}
 	}
 	return lost, nil
@@ -90,16 +100,20 @@ func (br *bridge) activate(stations []accel.Station) (lost []accel.StationKey, e
 
 // revoke removes entries and ends the flows that were decided by them.
 func (br *bridge) revoke(keys []accel.StationKey) error {
-	for _, k := range keys {
-		err := br.maps[shuntMapStations].Delete(keyOf(k))
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			continue
+	for some := range slices.Chunk(keys, mostChanges) {
+		for _, k := range some {
+			br.batch.put(changeRevoke, k, shuntStation{})
 		}
+		err := br.batch.run(func(k accel.StationKey, errno unix.Errno) error {
+			if errno != 0 && errno != unix.ENOENT {
+				return fmt.Errorf("revoke %s: %w", k, errno)
+			}
+			return nil
+		})
 		if err != nil {
 			br.control.shut(accel.Syncing)
-			return fmt.Errorf("revoke %s: %w", k, err)
+			return err
 		}
-		br.control.bump(k)
 	}
 	return nil
 }

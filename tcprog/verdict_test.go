@@ -438,3 +438,7 @@ func TestPortOfAnotherBridgeIsLeftToIt(t *testing.T) {
 		})
 	}
 }
+
+func keyOf(k accel.StationKey) shuntStationKey {
+	return shuntStationKey{Mac: k.MAC, Vid: k.VID}
+}
