@@ -33,6 +33,7 @@ type world struct {
 	programs bool
 	busy     bool // things may happen
 	lying    bool // dumps miss and repeat
+	piece    int  // how many rows of a dump come at a time; 0: as it happens
 	born     map[accel.StationKey]time.Time
 	wrong    error // the first rule that was broken
 }
@@ -165,7 +166,10 @@ func (d *worldDump) close() error { return nil }
 
 func (d *worldDump) next(f func(accel.Station)) (more bool, err error) {
 	piece := len(d.keys)
-	if d.lying {
+	switch {
+	case d.piece > 0:
+		piece = min(piece, d.piece)
+	case d.lying:
 		piece = min(piece, d.random.IntN(8))
 	}
 	var rows []accel.Station

@@ -103,10 +103,4 @@ func monotonicNow() uint64 {
 // bumpAll makes every cached flow of the bridge invalid.
 func (c *control) bumpAll() { atomic.AddUint64(&c.shared.EpochAll, 1) }
 
-// bump makes the cached flows from and to the station invalid.
-func (c *control) bump(k accel.StationKey) { atomic.AddUint64(&c.shared.Epoch[shardOf(k)], 1) }
-
-// shardOf is shard in bpf/shunt.c: there the address is a little-endian number.
-func shardOf(k accel.StationKey) int { return int(k.MAC[4] ^ k.MAC[5]) }
-
 func (c *control) revoked() uint64 { return atomic.LoadUint64(&c.shared.Revoked) }

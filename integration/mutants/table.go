@@ -29,12 +29,12 @@ var mutants = []mutant{
 	},
 	{
 		name: "a candidate that was revoked is not activated",
-		file: "tcprog/stations.go", old: "ebpf.UpdateExist)", new: "ebpf.UpdateAny)",
+		file: "tcprog/bpf/batch.c", old: "&c->record, BPF_EXIST)", new: "&c->record, BPF_ANY)",
 		pkg: "./tcprog", run: "TestCandidateThatMovedIsNotActivated",
 	},
 	{
 		name: "an active entry is not overwritten by a candidate",
-		file: "tcprog/stations.go", old: "ebpf.UpdateNoExist)", new: "ebpf.UpdateAny)",
+		file: "tcprog/bpf/batch.c", old: "&c->record, BPF_NOEXIST)", new: "&c->record, BPF_ANY)",
 		pkg: "./tcprog", run: "TestAdmitLeavesAnActiveEntryAlone",
 	},
 	{
@@ -44,7 +44,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "a revocation by the daemon ends cached flows",
-		file: "tcprog/stations.go", old: "		br.control.bump(k)\n", new: "",
+		file: "tcprog/bpf/batch.c", old: "	if (!c->result)\n		end_flows(&c->key);\n", new: "",
 		pkg: "./tcprog", run: "TestChangesReachCachedFlows",
 	},
 	{
@@ -54,7 +54,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "the shards are the same in C and Go",
-		file: "tcprog/control.go", old: "k.MAC[4] ^ k.MAC[5]", new: "k.MAC[3] ^ k.MAC[5]",
+		file: "tcprog/bpf/batch.c", old: "key->mac[4] ^ key->mac[5]", new: "key->mac[3] ^ key->mac[5]",
 		pkg: "./tcprog", run: "TestChangesReachCachedFlows",
 	},
 	{
@@ -144,7 +144,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "a full map is no failure",
-		file: "tcprog/stations.go", old: "			unmirrored++\n", new: "			return unmirrored, err\n",
+		file: "tcprog/stations.go", old: "				unmirrored++\n", new: "				return fmt.Errorf(\"admit %s: %w\", k, errno)\n",
 		pkg: "./integration", run: "TestFullMapCostsSpeedAndNotFrames",
 	},
 	{

@@ -1,0 +1,124 @@
+package fdbsync
+
+import (
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/shunt-dev/shunt/accel"
+)
+
+// many is the station with that number of a large table.
+func many(n, port int) accel.Station {
+	return accel.Station{StationKey: accel.StationKey{MAC: accel.MAC{2, 0, 0, byte(n >> 16), byte(n >> 8), byte(n)}}, Port: port}
+}
+
+// TestBridgeCountsWhenAllOfItIsConfirmed, though its table comes in pieces and the first
+// of them is confirmed while others are read.
+func TestBridgeCountsWhenAllOfItIsConfirmed(t *testing.T) {
+	const entries = 1000
+	m, w := newTestMirror(t)
+	m.stations = 2 * entries
+	w.open(t, m)
+	for n := range entries {
+		w.table[many(n, 4).StationKey] = many(n, 4)
+	}
+	w.piece = 7
+	must(t, m.distrust())
+	must(t, m.read())
+	for !m.synced {
+		w.pass(gracePeriod / 5)
+		_, err := m.advance(w.now)
+		must(t, err)
+	}
+	if active, _, _ := m.table.counts(); active != entries {
+		t.Errorf("%d entries of %d are active when the bridge counts", active, entries)
+	}
+}
+
+func TestRowThatIsOlderThanAnEvent(t *testing.T) {
+	old, moved := at(1, 10), at(1, 11)
+	table := tableWith(old, active)
+	table.beginDump()
+	if !table.claim(moved) {
+		t.Error("the event revokes nothing")
+	}
+	if table.show(old) || table.rows[old.StationKey].port != 11 {
+		t.Error("the row of the dump counts more than the event behind it")
+	}
+	table.endDump()
+	table.beginDump()
+	if !table.show(old) {
+		t.Error("a row of the next dump does not count")
+	}
+}
+
+// TestQueueIsBounded, though nobody has a turn: there is no room, and a station comes and
+// goes without end.
+func TestQueueIsBounded(t *testing.T) {
+	table := newTable(0)
+	table.claim(at(1, 10))
+	for range 100_000 {
+		table.claim(at(2, 10))
+		table.remove(at(2, 10).StationKey)
+	}
+	if n := len(table.claimed.keys); n > 2*slack {
+		t.Errorf("the queue has %d keys for one station", n)
+	}
+	table.room = 100
+	wantNextBatch(t, table, 1, 1)
+}
+
+// TestTableShrinks when it was large once: memory that a flood took is given back.
+func TestTableShrinks(t *testing.T) {
+	const entries = 500_000
+	before := heap()
+	table := newTable(entries)
+	for n := range entries {
+		table.claim(many(n, 10))
+	}
+	for n := range entries - 10 {
+		table.remove(many(n, 10).StationKey)
+	}
+	table.beginDump()
+	table.endDump()
+	table.nextBatch(entries)
+	if len(table.rows) != 10 {
+		t.Errorf("%d rows are left", len(table.rows))
+	}
+	if grown := int(heap() - before); grown > 2<<20 {
+		t.Errorf("ten rows take %d bytes", grown)
+	}
+	runtime.KeepAlive(table)
+}
+
+// heap is how much memory is in use, in bytes.
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// TestTableIsNotReadWithoutEnd: where reading takes longer than the time until it is due
+// again, it is neither begun anew nor begun again at once.
+func TestTableIsNotReadWithoutEnd(t *testing.T) {
+	m, w := newTestMirror(t)
+	w.open(t, m)
+	for n := range 20 {
+		w.table[many(n, 4).StationKey] = many(n, 4)
+	}
+	w.piece = 10
+	must(t, m.read())
+	must(t, m.readOn())
+	must(t, m.readAgain())
+	m.begun = time.Now().Add(-time.Minute)
+	must(t, m.readOn())
+	if m.dump != nil {
+		t.Fatal("it was begun anew while it was read")
+	}
+	must(t, m.readAgain())
+	if m.dump != nil {
+		t.Error("it is read again at once, though that takes a minute")
+	}
+}
