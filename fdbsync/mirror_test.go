@@ -212,3 +212,15 @@ func TestBridgeAmongInterfaces(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsHeldByMistakeIsRevoked(t *testing.T) {
+	m, w := newTestMirror(t)
+	w.open(t, m)
+	unknown := at(7, 4)
+	unknown.Active = true
+	w.bridges[2].stations[unknown.StationKey] = unknown
+	must(t, m.compare())
+	if len(w.bridges[2].stations) != 0 {
+		t.Errorf("%v is still held", w.bridges[2].stations)
+	}
+}

@@ -188,7 +188,7 @@ func (d *worldDump) next(f func(accel.Station)) (more bool, err error) {
 		f(s)
 	}
 	d.keys = d.keys[piece:]
-	return len(d.keys) > 0, nil
+	return len(d.keys) > 0 || d.piece > 0 && len(rows) > 0, nil // the kernel says it in a piece of its own
 }
 
 func (w *world) stations(_ int, keys []accel.StationKey) ([]*accel.Station, error) {
