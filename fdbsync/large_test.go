@@ -16,14 +16,22 @@ func many(n, port int) accel.Station {
 // TestBridgeCountsWhenAllOfItIsConfirmed, though its table comes in pieces and the first
 // of them is confirmed while others are read.
 func TestBridgeCountsWhenAllOfItIsConfirmed(t *testing.T) {
-	const entries = 1000
+	for name, c := range map[string]struct{ entries, piece int }{
+		"in pieces":                      {1000, 7},
+		"more than may wait at one time": {mostWaiting + 1000, mostWaiting + 2000},
+	} {
+		t.Run(name, func(t *testing.T) { countWhenConfirmed(t, c.entries, c.piece) })
+	}
+}
+
+func countWhenConfirmed(t *testing.T, entries, piece int) {
 	m, w := newTestMirror(t)
 	m.stations = 2 * entries
 	w.open(t, m)
 	for n := range entries {
 		w.table[many(n, 4).StationKey] = many(n, 4)
 	}
-	w.piece = 7
+	w.piece = piece
 	must(t, m.distrust())
 	must(t, m.read())
 	for !m.synced {

@@ -83,7 +83,7 @@ const together = time.Millisecond
 const (
 	// questions is how many entries are asked for at once. What the kernel answered
 	// must be acted on soon, and events, the lease and the operator wait meanwhile.
-	questions = 256
+	questions = 64
 	// mostWaiting bounds how many candidates there are at a time.
 	mostWaiting = 1 << 14
 )

@@ -230,12 +230,30 @@ func (s *Syncer) listen(ctx context.Context, l *listener, decode func(netlink.Me
 			s.hand(ctx, func(*Syncer) error { return fmt.Errorf("listen to the kernel: %w", err) })
 			return
 		}
-		for _, m := range messages {
-			if e := decode(m); e != nil {
-				s.hand(ctx, e)
-			}
+		if events := decodeAll(messages, decode); len(events) > 0 {
+			s.hand(ctx, func(s *Syncer) error { return s.takeIn(events) })
 		}
 	}
+}
+
+// decodeAll makes events of what came in at once: they are handed on together, so that
+// the loop is woken once for all of them.
+func decodeAll(messages []netlink.Message, decode func(netlink.Message) event) (events []event) {
+	for _, m := range messages {
+		if e := decode(m); e != nil {
+			events = append(events, e)
+		}
+	}
+	return events
+}
+
+func (s *Syncer) takeIn(events []event) error {
+	for _, e := range events {
+		if err := e(s); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *Syncer) hand(ctx context.Context, e event) {
@@ -403,8 +421,9 @@ func (s *Syncer) giveUp(err error) {
 	s.fail(fmt.Errorf("mirror the bridges: %w", err))
 }
 
-// maxEvents bounds how many events are taken in before the bridges are settled.
-const maxEvents = 1024
+// maxEvents bounds how many events, each of up to eventsAtOnce messages, are taken in
+// before the bridges are settled.
+const maxEvents = 16
 
 // handle takes in one event and those that wait behind it, and then looks once
 // at what they said has changed.

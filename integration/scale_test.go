@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -101,7 +102,7 @@ func TestScaleEvents(t *testing.T) {
 	d.awaitReady()
 	probe := newProbe(t, l)
 	begin := time.Now()
-	changes := churn(t, table, *scaleRate, *scaleFor, probe.meet)
+	changes := churn(t, table, *scaleRate, *scaleFor, probe)
 	probe.finish()
 	t.Logf("%d events in %v", changes, time.Since(begin).Round(time.Millisecond))
 	t.Logf("event to map:    %v", probe.admitted)
@@ -117,8 +118,8 @@ func TestScaleEvents(t *testing.T) {
 const churning = 20_000
 
 // churn adds, moves and removes entries at a rate, a millisecond's worth in one call, and
-// calls meet before the last of each call is sent. It returns how many it sent.
-func churn(t *testing.T, table *lab.Table, rate int, last time.Duration, meet func(accel.MAC) (put bool)) (changes int) {
+// adds one more by itself when the probe is idle. It returns how many changes it made.
+func churn(t *testing.T, table *lab.Table, rate int, last time.Duration, probe *probe) (changes int) {
 	t.Helper()
 	random := rand.New(rand.NewPCG(1, 2))
 	where := make([]int, churning) // port of the entry, counted from 1; 0: it is not there
@@ -139,12 +140,13 @@ func churn(t *testing.T, table *lab.Table, rate int, last time.Duration, meet fu
 		for due := int(time.Since(begin).Seconds() * float64(rate)); changes < due; {
 			change()
 		}
-		if mac := crowdMAC(next); meet(mac) {
-			must(t, table.Set(mac, 0, lab.Dynamic))
+		must(t, table.Flush())
+		if probe.isIdle() {
+			must(t, errors.Join(table.Set(crowdMAC(next), 0, lab.Dynamic), table.Flush()))
+			probe.look(crowdMAC(next))
 			next++
 			changes++
 		}
-		must(t, table.Flush())
 	}
 	return changes
 }
@@ -189,14 +191,13 @@ func stationsPin(t *testing.T, l *lab.Lab) string {
 	return found[0]
 }
 
-// meet takes an entry that is about to be sent; false if it still looks for the one
-// before.
-func (p *probe) meet(mac accel.MAC) bool {
-	if !p.idle.CompareAndSwap(true, false) {
-		return false
-	}
+// isIdle says whether the probe found the entry before.
+func (p *probe) isIdle() bool { return p.idle.Load() }
+
+// look lets the probe look for an entry that the kernel has since a moment ago.
+func (p *probe) look(mac accel.MAC) {
+	p.idle.Store(false)
 	p.sent <- sentEntry{mac, time.Now()}
-	return true
 }
 
 func (p *probe) finish() {
@@ -204,8 +205,11 @@ func (p *probe) finish() {
 	<-p.done
 }
 
-// run looks for one entry after the other, with short pauses, so that it takes no CPU
-// from who is measured.
+// impatience is how long the probe looks without a pause: longer would take the CPU from
+// who is measured.
+const impatience = 150 * time.Microsecond
+
+// run looks for one entry after the other.
 func (p *probe) run() {
 	defer close(p.done)
 	runtime.LockOSThread() // and not unlocked: the thread ends with its exact timer
@@ -213,7 +217,9 @@ func (p *probe) run() {
 	pause := unix.NsecToTimespec(10_000)
 	for s := range p.sent {
 		for !p.holds(s.mac, 0) {
-			unix.Nanosleep(&pause, nil)
+			if time.Since(s.at) > impatience {
+				unix.Nanosleep(&pause, nil)
+			}
 		}
 		p.admitted = append(p.admitted, time.Since(s.at))
 		for !p.holds(s.mac, 1) {

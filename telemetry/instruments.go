@@ -114,7 +114,7 @@ var (
 		Name: "shunt.fdb.apply.duration", Kind: histogram, Unit: "s",
 		Help: "From the kernel's event about an entry to the data plane's map.",
 		Labels: []label{ofBridge, {keyChange,
-			"`revoked` (taken out of the map), `activated` (taken into it; 10 ms of that are waited on purpose, to ask the kernel once more)"}},
+			"`revoked` (taken out of the map), `admitted` (taken into it, to decide nothing yet), `activated` (verified, so that it decides; 10 ms of that are waited on purpose, to ask the kernel once more)"}},
 		Buckets: []float64{10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 12.5e-3, 15e-3, 20e-3, 50e-3, 100e-3, 250e-3, 1},
 	}
 	overruns = instrument{
@@ -292,7 +292,7 @@ func (i instrument) plainHelp() string { return strings.ReplaceAll(i.Help, "`", 
 // methods, and find the Exporter by them.
 
 // EntryApplied takes in that an event about an entry of the bridge's table has
-// reached the data plane's map: change is "revoked" or "activated".
+// reached the data plane's map: change is "revoked", "admitted" or "activated".
 func (e *Exporter) EntryApplied(bridge, change string, took time.Duration) {
 	if ctx := context.Background(); e.measures.applyDuration.Enabled(ctx) {
 		e.measures.applyDuration.Record(ctx, took.Seconds(), with(keyBridge.String(bridge), keyChange.String(change)))

@@ -44,7 +44,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "a revocation by the daemon ends cached flows",
-		file: "tcprog/bpf/batch.c", old: "	if (!c->result)\n		end_flows(&c->key);\n", new: "",
+		file: "tcprog/bpf/batch.c", old: "	if (!c->result)\n		end_flows(&c->key);\n", new: "	if (c->result > 0)\n		end_flows(&c->key);\n",
 		pkg: "./tcprog", run: "TestChangesReachCachedFlows",
 	},
 	{
