@@ -133,3 +133,23 @@ func TestTableIsNotReadWithoutEnd(t *testing.T) {
 		t.Error("it is read again at once, though that takes a minute")
 	}
 }
+
+// TestLargeTableIsNotComparedWithoutEnd, though programs revoke something all the time.
+func TestLargeTableIsNotComparedWithoutEnd(t *testing.T) {
+	m, w := newTestMirror(t)
+	w.open(t, m)
+	unknown := at(7, 4)
+	unknown.Active = true
+	b := w.bridges[2]
+	b.stations[unknown.StationKey], b.revoked = unknown, 1
+	m.lookAfter = time.Now().Add(time.Hour)
+	must(t, m.sweep())
+	if len(b.stations) == 0 {
+		t.Error("it is compared at once, though that takes long")
+	}
+	m.lookAfter = time.Time{}
+	must(t, m.sweep())
+	if len(b.stations) != 0 {
+		t.Error("it is not compared later either")
+	}
+}

@@ -37,6 +37,7 @@ type mirror struct {
 	dump       dump      // of the table, while it is read; else nil
 	begun      time.Time // when that began
 	readAfter  time.Time // when it may be read again, if nothing was lost
+	lookAfter  time.Time // when the data plane may be compared again, if nothing was lost
 	waiting    []waiting // admitted, or missed by a dump: to be asked for
 	owed       int       // how many of them must be confirmed before the bridge counts
 	ports      map[int]*member
@@ -133,8 +134,8 @@ func (m *mirror) read() (err error) {
 	return nil
 }
 
-// readShare bounds what reading takes: the time until the table is read again is that
-// many times as long as reading it takes.
+// readShare bounds what reading and comparing a table take: the time until that is done
+// again is that many times as long.
 const readShare = 20
 
 // readAgain begins to read the table, unless it is read or was a short time ago.
@@ -200,6 +201,7 @@ func (m *mirror) compare() error {
 	if err != nil {
 		return err
 	}
+	begin := time.Now()
 	m.revoked = revoked
 	m.table.beginCompare()
 	var wrong []accel.StationKey
@@ -212,6 +214,9 @@ func (m *mirror) compare() error {
 		return err
 	}
 	m.table.endCompare()
+	if pause := readShare * time.Since(begin); pause > tickInterval {
+		m.lookAfter = time.Now().Add(pause)
+	}
 	return m.plane.Revoke(m.link.ifindex, wrong)
 }
 
@@ -221,7 +226,7 @@ func (m *mirror) compare() error {
 func (m *mirror) sweep() error {
 	m.table.again()
 	revoked, err := m.plane.Revocations(m.link.ifindex)
-	if err != nil || revoked == m.revoked {
+	if err != nil || revoked == m.revoked || time.Now().Before(m.lookAfter) {
 		return err
 	}
 	return m.compare()

@@ -19,6 +19,7 @@ import (
 
 	"github.com/shunt-dev/shunt/accel"
 	"github.com/shunt-dev/shunt/integration/lab"
+	"github.com/shunt-dev/shunt/telemetry/otlptest"
 )
 
 var (
@@ -27,6 +28,7 @@ var (
 	scalePorts   = flag.Int("scale.ports", 3, "ports of the bridge in TestScaleStart")
 	scaleRate    = flag.Int("scale.rate", 2000, "events a second in TestScaleEvents")
 	scaleFor     = flag.Duration("scale.for", time.Second, "how long TestScaleEvents lasts")
+	scaleMeters  = flag.Bool("scale.meters", false, "TestScaleEvents shows what shunt itself measured too")
 )
 
 // TestScaleStart starts the daemon beside a large table, and dumps the same table bare
@@ -98,6 +100,10 @@ func stationsConfig(t *testing.T, stations int) string {
 func TestScaleEvents(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 3, Ageing: 24 * time.Hour})
 	table := openTable(t, l)
+	var r *otlptest.Receiver
+	if *scaleMeters {
+		r = backend(t, l.Bridge)
+	}
 	d := launch(t, l.Bridge, "--config", stationsConfig(t, 2*churning))
 	d.awaitReady()
 	probe := newProbe(t, l)
@@ -112,6 +118,23 @@ func TestScaleEvents(t *testing.T) {
 		t.Errorf("the kernel dropped events %d times", lost)
 	}
 	expectMirrored(t, l, d)
+	if *scaleMeters {
+		d.stop() // which exports all of it
+		for _, p := range r.Received().Of("shunt.fdb.apply.duration") {
+			t.Logf("as shunt has it, %s: p50 %s, p99 %s, of %d", p.Attributes["shunt.change"], quantile(p, 0.5), quantile(p, 0.99), p.Count)
+		}
+	}
+}
+
+// quantile is within which bound of a histogram a share of it was.
+func quantile(p otlptest.Point, share float64) string {
+	sum := uint64(0)
+	for i, bound := range p.Bounds {
+		if sum += p.Buckets[i]; float64(sum) >= share*float64(p.Count) {
+			return fmt.Sprintf("at most %v", time.Duration(bound*float64(time.Second)))
+		}
+	}
+	return "more than the last bound"
 }
 
 // churning is how many entries churn changes, of which about half are there.

@@ -21,6 +21,7 @@ func init() {
 	a("what nobody takes is dropped from a queue", "queue.go", "	if len(q.keys) <= 2*needed+slack {\n", "	if true {\n", "TestQueueIsBounded")
 	a("a large table is given back", "table.go", "	t.rows, t.mostRows = rows, len(rows)\n", "	t.mostRows = len(t.rows)\n", "TestTableShrinks")
 	a("a table is not read again at once", "mirror.go", " || time.Now().Before(m.readAfter)", "", "TestTableIsNotReadWithoutEnd")
+	a("a large table is not compared at every tick", "mirror.go", " || time.Now().Before(m.lookAfter)", "", "TestLargeTableIsNotComparedWithoutEnd")
 	a("a table that is read is not begun anew", "mirror.go", "m.dump != nil || time.Now()", "time.Now()", "TestTableIsNotReadWithoutEnd")
 	a("a candidate that was revoked is tried again", "mirror.go", "	m.table.lost(lost)\n", "	_ = lost\n", "TestModel")
 	a("a batch that was not asked for is taken back", "mirror.go", "		m.table.takeBack(w.key)\n", "		_ = w\n", "TestDistrustShutsAndTakesBack")

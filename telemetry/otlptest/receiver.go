@@ -49,10 +49,11 @@ type Point struct {
 	Attributes, Resource map[string]string
 	// Value is a counter's or a gauge's.
 	Value int64
-	// Count, Sum and Bounds are a histogram's.
-	Count  uint64
-	Sum    float64
-	Bounds []float64
+	// Count, Sum, Bounds and Buckets are a histogram's: the last bucket has no bound.
+	Count   uint64
+	Sum     float64
+	Bounds  []float64
+	Buckets []uint64
 	// Traces are those of the exemplars.
 	Traces []string
 }
@@ -342,7 +343,7 @@ func pointsOf(m *metricpb.Metric) (points []Point) {
 	for _, p := range m.GetHistogram().GetDataPoints() {
 		points = append(points, Point{
 			Attributes: attributesOf(p.Attributes), Count: p.Count, Sum: p.GetSum(), Bounds: p.ExplicitBounds,
-			Traces: tracesOf(p.Exemplars),
+			Buckets: p.BucketCounts, Traces: tracesOf(p.Exemplars),
 		})
 	}
 	return points
