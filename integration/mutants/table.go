@@ -145,7 +145,7 @@ var mutants = []mutant{
 	{
 		name: "a full map is no failure",
 		file: "tcprog/stations.go", old: "				unmirrored++\n", new: "				return fmt.Errorf(\"admit %s: %w\", k, errno)\n",
-		pkg: "./integration", run: "TestFullMapCostsSpeedAndNotFrames",
+		pkg: "./tcprog", run: "TestFullMapIsSaidAndHarmless",
 	},
 	{
 		name: "a bridge that comes back is taken again",
