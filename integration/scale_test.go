@@ -278,3 +278,15 @@ func (l latencies) String() string {
 	}
 	return fmt.Sprintf("p50 %v, p99 %v, most %v, of %d", at(0.5), at(0.99), at(1), len(sorted))
 }
+
+// TestMemoryOfTheStartIsGivenBack: at rest a small bridge takes far less than its start.
+func TestMemoryOfTheStartIsGivenBack(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 3})
+	d := startDaemon(t, l)
+	var f figures
+	await(t, "a quarter of the memory at least is given back", func() bool {
+		f = d.figures()
+		return f.rss < f.peak*3/4
+	})
+	t.Logf("at rest: %v", f)
+}

@@ -50,6 +50,8 @@ func init() {
 	a("a weaker guarantee is shown", "show.go", "		} else if b.Weaker != \"\" {\n", "		} else if false {\n", "TestWeakerIsSaidOnce")
 	a("a bridge that is not there has no guarantee", "view.go", "	if b.Present {\n		d.Revocation", "	if true {\n		d.Revocation", "TestWeakerIsSaidOnce")
 	a("names are a choice against all bridges", "commands.go", "		config.AllBridges = false\n", "", "TestWhichBridges")
+	a("memory that was written is not given back", "memory.go", " && fields[1] == \"0\"", "", "TestOnlyCleanMappingsAreGivenBack")
+	a("memory that others may write is not given back", "memory.go", " && !strings.Contains(permissions, \"w\")", "", "TestOnlyCleanMappingsAreGivenBack")
 	a("the lease is left to what the kernel can do", "config.go", "MaxStations: 65536, Socket", "MaxStations: 65536, Lease: maxLease, Socket", "TestLeaseIsAutoUnlessGiven")
 	a("all bridges and named ones exclude each other", "claim.go", "		if refused := refuseHolder(name, holder, err); refused != nil {\n", "		if refused := refuseHolder(name, holder, err); refused != nil && false {\n", "TestAllBridgesExcludeNamedOnes")
 	a("a claim that is refused is given back", "claim.go", "		held.release()\n		return nil, err\n", "		return nil, err\n", "TestAllBridgesExcludeNamedOnes")
