@@ -114,6 +114,9 @@ func (s *service) work(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
+	if err := giveBackMemory(); err != nil {
+		s.logger.Debug("the memory of the start is kept", "error", err)
+	}
 	s.awaitEnd(ctx)
 	s.logger.Info("stopping", "because", context.Cause(ctx))
 	return context.Cause(ctx)
@@ -134,9 +137,6 @@ func (s *service) start(ctx context.Context) error {
 	s.notify(daemon.SdNotifyReady)
 	span.AddEvent("ready")
 	s.logger.InfoContext(ctx, "ready", "bridges", s.config.Bridges, "all_bridges", s.config.AllBridges, "socket", s.config.Socket, "took", time.Since(begin).Round(time.Millisecond))
-	if err := giveBackMemory(); err != nil {
-		s.logger.DebugContext(ctx, "the memory of the start is kept", "error", err)
-	}
 	return nil
 }
 
