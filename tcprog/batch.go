@@ -41,7 +41,7 @@ func openBatch(maps map[string]*ebpf.Map) (*batch, error) {
 		Table   *ebpf.Map     `ebpf:"batch"`
 	}
 	err = spec.LoadAndAssign(&objects, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
-		batchMapBridge: maps[shuntMapBridge], batchMapStations: maps[shuntMapStations],
+		mapBridge: maps[mapBridge], batchMapStations: maps[shuntMapStations],
 	}})
 	if err != nil {
 		return nil, fmt.Errorf("load the program that changes stations: %w", err)

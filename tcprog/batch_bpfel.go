@@ -23,6 +23,8 @@ type batchChange struct {
 
 type batchControl struct {
 	_            structs.HostLayout
+	Epoch        [256]uint64
+	EpochAll     uint64
 	LeaseNs      uint64
 	KeepaliveNs  uint64
 	Seen         uint64
@@ -31,8 +33,6 @@ type batchControl struct {
 	Flags        uint32
 	VlanProtocol uint32
 	Revoked      uint64
-	EpochAll     uint64
-	Epoch        [256]uint64
 }
 
 type batchCount struct {
@@ -42,21 +42,22 @@ type batchCount struct {
 }
 
 type batchFlow struct {
-	_                structs.HostLayout
-	Source           uint64
-	Destination      uint64
-	EpochAll         uint64
-	EpochSource      uint64
-	EpochDestination uint64
-	State            uint64
-	OutPort          uint64
-	KeepaliveNs      uint64
-	Ifindex          uint32
-	MaxLen           uint32
-	Push             uint16
-	Action           uint16
-	Wire             uint16
-	Pad              uint16
+	_        structs.HostLayout
+	Head     uint64
+	Rest     uint64
+	Age      uint64
+	Until    uint64
+	Ifindex  uint32
+	QuickLen uint32
+	MaxLen   uint32
+	Shards   [2]uint8
+	Extras   uint8
+	Action   uint8
+	Push     uint16
+	Wire     uint16
+	_        [4]byte
+	State    uint64
+	OutPort  uint64
 }
 
 type batchPort struct {
@@ -97,28 +98,18 @@ type batchVlanKey struct {
 	Vid  uint16
 }
 
-type batchWatch struct {
-	_           structs.HostLayout
-	Version     uint64
-	IsBridge    uint32
-	VlanDevices uint32
-	Options     uint64
-}
-
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	batchMapBatch       = "batch"
-	batchMapBridge      = "bridge"
-	batchMapChanges     = "changes"
 	batchMapCounters    = "counters"
 	batchMapFlows       = "flows"
 	batchMapPorts       = "ports"
 	batchMapStations    = "stations"
 	batchMapVlans       = "vlans"
-	batchMapWatched     = "watched"
 	batchProgShuntBatch = "shunt_batch"
+	batchVarBridge      = "bridge"
 )
 
 // loadBatch returns the embedded CollectionSpec for batch.
@@ -171,20 +162,18 @@ type batchProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type batchMapSpecs struct {
 	Batch    *ebpf.MapSpec `ebpf:"batch"`
-	Bridge   *ebpf.MapSpec `ebpf:"bridge"`
-	Changes  *ebpf.MapSpec `ebpf:"changes"`
 	Counters *ebpf.MapSpec `ebpf:"counters"`
 	Flows    *ebpf.MapSpec `ebpf:"flows"`
 	Ports    *ebpf.MapSpec `ebpf:"ports"`
 	Stations *ebpf.MapSpec `ebpf:"stations"`
 	Vlans    *ebpf.MapSpec `ebpf:"vlans"`
-	Watched  *ebpf.MapSpec `ebpf:"watched"`
 }
 
 // batchVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type batchVariableSpecs struct {
+	Bridge *ebpf.VariableSpec `ebpf:"bridge"`
 }
 
 // batchObjects contains all objects after they have been loaded into the kernel.
@@ -208,27 +197,21 @@ func (o *batchObjects) Close() error {
 // It can be passed to loadBatchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type batchMaps struct {
 	Batch    *ebpf.Map `ebpf:"batch"`
-	Bridge   *ebpf.Map `ebpf:"bridge"`
-	Changes  *ebpf.Map `ebpf:"changes"`
 	Counters *ebpf.Map `ebpf:"counters"`
 	Flows    *ebpf.Map `ebpf:"flows"`
 	Ports    *ebpf.Map `ebpf:"ports"`
 	Stations *ebpf.Map `ebpf:"stations"`
 	Vlans    *ebpf.Map `ebpf:"vlans"`
-	Watched  *ebpf.Map `ebpf:"watched"`
 }
 
 func (m *batchMaps) Close() error {
 	return _BatchClose(
 		m.Batch,
-		m.Bridge,
-		m.Changes,
 		m.Counters,
 		m.Flows,
 		m.Ports,
 		m.Stations,
 		m.Vlans,
-		m.Watched,
 	)
 }
 
@@ -236,6 +219,7 @@ func (m *batchMaps) Close() error {
 //
 // It can be passed to loadBatchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type batchVariables struct {
+	Bridge *ebpf.Variable `ebpf:"bridge"`
 }
 
 // batchPrograms contains all programs after they have been loaded into the kernel.

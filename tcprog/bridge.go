@@ -64,7 +64,7 @@ func openBridge(ns accel.Namespace, b accel.Bridge, maxStations int, hook string
 }
 
 func (br *bridge) prepare(adopted bool) (err error) {
-	br.control, err = mapControl(br.maps[shuntMapBridge])
+	br.control, err = mapControl(br.maps[mapBridge])
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,8 @@ func openChanges(ns accel.Namespace, logger *slog.Logger) (*changes, error) {
 	if c.watched, err = ebpf.NewMap(spec.Maps[traceMapWatched]); err != nil {
 		return nil, fmt.Errorf("make the map of watched devices: %w", err)
 	}
-	if c.number, err = ebpf.NewMap(spec.Maps[traceMapChanges]); err != nil {
+	spec.Maps[mapChanges].Flags |= unix.BPF_F_MMAPABLE // as the loader does
+	if c.number, err = ebpf.NewMap(spec.Maps[mapChanges]); err != nil {
 		return nil, errors.Join(fmt.Errorf("make the map of changes: %w", err), c.watched.Close())
 	}
 	traced := c.trace(ns, spec)
@@ -75,7 +76,7 @@ func openChanges(ns accel.Namespace, logger *slog.Logger) (*changes, error) {
 
 // maps are what the port programs share with the tracing programs.
 func (c *changes) maps() map[string]*ebpf.Map {
-	return map[string]*ebpf.Map{traceMapWatched: c.watched, traceMapChanges: c.number}
+	return map[string]*ebpf.Map{traceMapWatched: c.watched, mapChanges: c.number}
 }
 
 // trace attaches the programs of trace.c. All of them, or none counts.

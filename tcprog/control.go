@@ -88,7 +88,9 @@ func (c *control) renew(lease time.Duration) {
 	if lease != 0 {
 		end = monotonicNow() + uint64(lease.Nanoseconds())
 	}
-	atomic.StoreUint64(&c.shared.LeaseNs, end)
+	if before := atomic.SwapUint64(&c.shared.LeaseNs, end); end < before {
+		c.bumpAll() // a flow may last until the end of the lease that it was decided in
+	}
 }
 
 // monotonicNow is the clock of bpf_ktime_get_coarse_ns, in nanoseconds.
@@ -98,6 +100,16 @@ func monotonicNow() uint64 {
 		return 0 // cannot fail for this clock; 0 would leave the gate shut
 	}
 	return uint64(now.Nano())
+}
+
+// tickLength is how long a jiffy is, in nanoseconds: the coarse clocks go by ticks
+// (kernel/time/posix-timers.c: posix_get_coarse_res).
+func tickLength() (int64, error) {
+	var length unix.Timespec
+	if err := unix.ClockGetres(unix.CLOCK_MONOTONIC_COARSE, &length); err != nil {
+		return 0, fmt.Errorf("ask for the length of a tick: %w", err)
+	}
+	return length.Nano(), nil
 }
 
 // bumpAll makes every cached flow of the bridge invalid.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -16,12 +17,21 @@ import (
 
 // Schema is the version of the maps' layout and meaning. Maps of another schema
 // are not taken over.
-const Schema = "v3"
+const Schema = "v4"
 
 const bpffs = "/sys/fs/bpf"
 
+// The maps that are sections of the objects, of one value each.
+const (
+	mapBridge  = ".data.bridge"
+	mapChanges = ".data.changes"
+)
+
+// pinName is the name of a map's pin; bpffs takes no dots.
+func pinName(name string) string { return strings.TrimPrefix(name, ".data.") }
+
 // sharedMaps are the maps that the programs of one bridge share.
-var sharedMaps = []string{shuntMapBridge, shuntMapPorts, shuntMapStations, shuntMapVlans, shuntMapFlows}
+var sharedMaps = []string{mapBridge, shuntMapPorts, shuntMapStations, shuntMapVlans, shuntMapFlows}
 
 // pinRoot is the directory for the pins of a namespace.
 func pinRoot(ns accel.Namespace) string {
@@ -69,6 +79,7 @@ func loadSpec(maxStations int) (*ebpf.CollectionSpec, error) {
 		return nil, fmt.Errorf("read the BPF objects: %w", err)
 	}
 	spec.Maps[shuntMapStations].MaxEntries = uint32(maxStations)
+	spec.Maps[mapBridge].Flags |= unix.BPF_F_MMAPABLE
 	return spec, nil
 }
 
@@ -90,7 +101,7 @@ func openMaps(dir string, spec *ebpf.CollectionSpec) (maps map[string]*ebpf.Map,
 func adoptMaps(dir string, names []string, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
 	maps := make(map[string]*ebpf.Map)
 	for _, name := range names {
-		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
+		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, pinName(name)), nil)
 		if err == nil {
 			maps[name] = m
 			err = spec.Maps[name].Compatible(m)
@@ -109,7 +120,7 @@ func createMaps(dir string, names []string, spec *ebpf.CollectionSpec) (map[stri
 	}
 	maps := make(map[string]*ebpf.Map)
 	for _, name := range names {
-		m, err := newPinnedMap(filepath.Join(dir, name), spec.Maps[name])
+		m, err := newPinnedMap(filepath.Join(dir, pinName(name)), spec.Maps[name])
 		if err != nil {
 			closeMaps(maps)
 			return nil, errors.Join(err, removePins(dir))

@@ -120,9 +120,14 @@ func (br *bridge) loadMembers(p *port) error {
 
 // programSpec is the objects for a program of the bridge, and its maps.
 func (br *bridge) programSpec(slot uint32) (*ebpf.CollectionSpec, map[string]*ebpf.Map, error) {
+	tick, err := tickLength()
+	if err != nil {
+		return nil, nil, err
+	}
 	spec := br.spec.Copy()
-	err := errors.Join(
-		spec.Variables["slot"].Set(slot),
+	err = errors.Join(
+		spec.Variables["slot"].Set(uint64(slot)),
+		spec.Variables["tick_ns"].Set(uint32(tick)),
 		spec.Variables["revocation"].Set(br.changes.mode),
 		spec.Variables["reads_devices"].Set(br.wires.guards.readsDevices()),
 		spec.Variables["entries_traced"].Set(br.isRevoked()))

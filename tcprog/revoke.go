@@ -62,7 +62,7 @@ func (br *bridge) loadRevokers(ns accel.Namespace) (*revokePrograms, error) {
 	}
 	var programs revokePrograms
 	err = spec.LoadAndAssign(&programs, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
-		revokeMapBridge:   br.maps[shuntMapBridge],
+		mapBridge:         br.maps[mapBridge],
 		revokeMapStations: br.maps[shuntMapStations],
 	}})
 	if err != nil {

@@ -15,6 +15,8 @@ import (
 
 type revokeControl struct {
 	_            structs.HostLayout
+	Epoch        [256]uint64
+	EpochAll     uint64
 	LeaseNs      uint64
 	KeepaliveNs  uint64
 	Seen         uint64
@@ -23,8 +25,6 @@ type revokeControl struct {
 	Flags        uint32
 	VlanProtocol uint32
 	Revoked      uint64
-	EpochAll     uint64
-	Epoch        [256]uint64
 }
 
 type revokeCount struct {
@@ -34,21 +34,22 @@ type revokeCount struct {
 }
 
 type revokeFlow struct {
-	_                structs.HostLayout
-	Source           uint64
-	Destination      uint64
-	EpochAll         uint64
-	EpochSource      uint64
-	EpochDestination uint64
-	State            uint64
-	OutPort          uint64
-	KeepaliveNs      uint64
-	Ifindex          uint32
-	MaxLen           uint32
-	Push             uint16
-	Action           uint16
-	Wire             uint16
-	Pad              uint16
+	_        structs.HostLayout
+	Head     uint64
+	Rest     uint64
+	Age      uint64
+	Until    uint64
+	Ifindex  uint32
+	QuickLen uint32
+	MaxLen   uint32
+	Shards   [2]uint8
+	Extras   uint8
+	Action   uint8
+	Push     uint16
+	Wire     uint16
+	_        [4]byte
+	State    uint64
+	OutPort  uint64
 }
 
 type revokePort struct {
@@ -84,30 +85,20 @@ type revokeVlanKey struct {
 	Vid  uint16
 }
 
-type revokeWatch struct {
-	_           structs.HostLayout
-	Version     uint64
-	IsBridge    uint32
-	VlanDevices uint32
-	Options     uint64
-}
-
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	revokeMapBridge            = "bridge"
-	revokeMapChanges           = "changes"
 	revokeMapCounters          = "counters"
 	revokeMapFlows             = "flows"
 	revokeMapPorts             = "ports"
 	revokeMapStations          = "stations"
 	revokeMapVlans             = "vlans"
-	revokeMapWatched           = "watched"
 	revokeProgShuntFdbAdd      = "shunt_fdb_add"
 	revokeProgShuntFdbDelete   = "shunt_fdb_delete"
 	revokeProgShuntFdbExternal = "shunt_fdb_external"
 	revokeProgShuntFdbUpdate   = "shunt_fdb_update"
+	revokeVarBridge            = "bridge"
 	revokeVarBridgeIfindex     = "bridge_ifindex"
 	revokeVarNetnsInode        = "netns_inode"
 )
@@ -164,20 +155,18 @@ type revokeProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type revokeMapSpecs struct {
-	Bridge   *ebpf.MapSpec `ebpf:"bridge"`
-	Changes  *ebpf.MapSpec `ebpf:"changes"`
 	Counters *ebpf.MapSpec `ebpf:"counters"`
 	Flows    *ebpf.MapSpec `ebpf:"flows"`
 	Ports    *ebpf.MapSpec `ebpf:"ports"`
 	Stations *ebpf.MapSpec `ebpf:"stations"`
 	Vlans    *ebpf.MapSpec `ebpf:"vlans"`
-	Watched  *ebpf.MapSpec `ebpf:"watched"`
 }
 
 // revokeVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type revokeVariableSpecs struct {
+	Bridge        *ebpf.VariableSpec `ebpf:"bridge"`
 	BridgeIfindex *ebpf.VariableSpec `ebpf:"bridge_ifindex"`
 	NetnsInode    *ebpf.VariableSpec `ebpf:"netns_inode"`
 }
@@ -202,26 +191,20 @@ func (o *revokeObjects) Close() error {
 //
 // It can be passed to loadRevokeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type revokeMaps struct {
-	Bridge   *ebpf.Map `ebpf:"bridge"`
-	Changes  *ebpf.Map `ebpf:"changes"`
 	Counters *ebpf.Map `ebpf:"counters"`
 	Flows    *ebpf.Map `ebpf:"flows"`
 	Ports    *ebpf.Map `ebpf:"ports"`
 	Stations *ebpf.Map `ebpf:"stations"`
 	Vlans    *ebpf.Map `ebpf:"vlans"`
-	Watched  *ebpf.Map `ebpf:"watched"`
 }
 
 func (m *revokeMaps) Close() error {
 	return _RevokeClose(
-		m.Bridge,
-		m.Changes,
 		m.Counters,
 		m.Flows,
 		m.Ports,
 		m.Stations,
 		m.Vlans,
-		m.Watched,
 	)
 }
 
@@ -229,6 +212,7 @@ func (m *revokeMaps) Close() error {
 //
 // It can be passed to loadRevokeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type revokeVariables struct {
+	Bridge        *ebpf.Variable `ebpf:"bridge"`
 	BridgeIfindex *ebpf.Variable `ebpf:"bridge_ifindex"`
 	NetnsInode    *ebpf.Variable `ebpf:"netns_inode"`
 }

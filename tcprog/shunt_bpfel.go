@@ -28,6 +28,8 @@ type shuntAnswer struct {
 
 type shuntControl struct {
 	_            structs.HostLayout
+	Epoch        [256]uint64
+	EpochAll     uint64
 	LeaseNs      uint64
 	KeepaliveNs  uint64
 	Seen         uint64
@@ -36,8 +38,6 @@ type shuntControl struct {
 	Flags        uint32
 	VlanProtocol uint32
 	Revoked      uint64
-	EpochAll     uint64
-	Epoch        [256]uint64
 }
 
 type shuntCount struct {
@@ -54,21 +54,22 @@ type shuntDelivery struct {
 }
 
 type shuntFlow struct {
-	_                structs.HostLayout
-	Source           uint64
-	Destination      uint64
-	EpochAll         uint64
-	EpochSource      uint64
-	EpochDestination uint64
-	State            uint64
-	OutPort          uint64
-	KeepaliveNs      uint64
-	Ifindex          uint32
-	MaxLen           uint32
-	Push             uint16
-	Action           uint16
-	Wire             uint16
-	Pad              uint16
+	_        structs.HostLayout
+	Head     uint64
+	Rest     uint64
+	Age      uint64
+	Until    uint64
+	Ifindex  uint32
+	QuickLen uint32
+	MaxLen   uint32
+	Shards   [2]uint8
+	Extras   uint8
+	Action   uint8
+	Push     uint16
+	Wire     uint16
+	_        [4]byte
+	State    uint64
+	OutPort  uint64
 }
 
 type shuntGuard struct {
@@ -179,8 +180,6 @@ type shuntWire struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	shuntMapAnswers       = "answers"
-	shuntMapBridge        = "bridge"
-	shuntMapChanges       = "changes"
 	shuntMapCounters      = "counters"
 	shuntMapDelivered     = "delivered"
 	shuntMapFlows         = "flows"
@@ -199,10 +198,13 @@ const (
 	shuntProgShuntIngress = "shunt_ingress"
 	shuntProgShuntLook    = "shunt_look"
 	shuntProgShuntMember  = "shunt_member"
+	shuntVarBridge        = "bridge"
+	shuntVarChanges       = "changes"
 	shuntVarEntriesTraced = "entries_traced"
 	shuntVarReadsDevices  = "reads_devices"
 	shuntVarRevocation    = "revocation"
 	shuntVarSlot          = "slot"
+	shuntVarTickNs        = "tick_ns"
 	shuntVarWireNumber    = "wire_number"
 )
 
@@ -259,8 +261,6 @@ type shuntProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type shuntMapSpecs struct {
 	Answers    *ebpf.MapSpec `ebpf:"answers"`
-	Bridge     *ebpf.MapSpec `ebpf:"bridge"`
-	Changes    *ebpf.MapSpec `ebpf:"changes"`
 	Counters   *ebpf.MapSpec `ebpf:"counters"`
 	Delivered  *ebpf.MapSpec `ebpf:"delivered"`
 	Flows      *ebpf.MapSpec `ebpf:"flows"`
@@ -281,10 +281,13 @@ type shuntMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type shuntVariableSpecs struct {
+	Bridge        *ebpf.VariableSpec `ebpf:"bridge"`
+	Changes       *ebpf.VariableSpec `ebpf:"changes"`
 	EntriesTraced *ebpf.VariableSpec `ebpf:"entries_traced"`
 	ReadsDevices  *ebpf.VariableSpec `ebpf:"reads_devices"`
 	Revocation    *ebpf.VariableSpec `ebpf:"revocation"`
 	Slot          *ebpf.VariableSpec `ebpf:"slot"`
+	TickNs        *ebpf.VariableSpec `ebpf:"tick_ns"`
 	WireNumber    *ebpf.VariableSpec `ebpf:"wire_number"`
 }
 
@@ -309,8 +312,6 @@ func (o *shuntObjects) Close() error {
 // It can be passed to loadShuntObjects or ebpf.CollectionSpec.LoadAndAssign.
 type shuntMaps struct {
 	Answers    *ebpf.Map `ebpf:"answers"`
-	Bridge     *ebpf.Map `ebpf:"bridge"`
-	Changes    *ebpf.Map `ebpf:"changes"`
 	Counters   *ebpf.Map `ebpf:"counters"`
 	Delivered  *ebpf.Map `ebpf:"delivered"`
 	Flows      *ebpf.Map `ebpf:"flows"`
@@ -330,8 +331,6 @@ type shuntMaps struct {
 func (m *shuntMaps) Close() error {
 	return _ShuntClose(
 		m.Answers,
-		m.Bridge,
-		m.Changes,
 		m.Counters,
 		m.Delivered,
 		m.Flows,
@@ -353,10 +352,13 @@ func (m *shuntMaps) Close() error {
 //
 // It can be passed to loadShuntObjects or ebpf.CollectionSpec.LoadAndAssign.
 type shuntVariables struct {
+	Bridge        *ebpf.Variable `ebpf:"bridge"`
+	Changes       *ebpf.Variable `ebpf:"changes"`
 	EntriesTraced *ebpf.Variable `ebpf:"entries_traced"`
 	ReadsDevices  *ebpf.Variable `ebpf:"reads_devices"`
 	Revocation    *ebpf.Variable `ebpf:"revocation"`
 	Slot          *ebpf.Variable `ebpf:"slot"`
+	TickNs        *ebpf.Variable `ebpf:"tick_ns"`
 	WireNumber    *ebpf.Variable `ebpf:"wire_number"`
 }
 

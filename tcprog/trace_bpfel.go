@@ -13,77 +13,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type traceControl struct {
-	_            structs.HostLayout
-	LeaseNs      uint64
-	KeepaliveNs  uint64
-	Seen         uint64
-	Ifindex      uint32
-	Reason       uint32
-	Flags        uint32
-	VlanProtocol uint32
-	Revoked      uint64
-	EpochAll     uint64
-	Epoch        [256]uint64
-}
-
-type traceCount struct {
-	_       structs.HostLayout
-	Packets uint64
-	Bytes   uint64
-}
-
-type traceFlow struct {
-	_                structs.HostLayout
-	Source           uint64
-	Destination      uint64
-	EpochAll         uint64
-	EpochSource      uint64
-	EpochDestination uint64
-	State            uint64
-	OutPort          uint64
-	KeepaliveNs      uint64
-	Ifindex          uint32
-	MaxLen           uint32
-	Push             uint16
-	Action           uint16
-	Wire             uint16
-	Pad              uint16
-}
-
-type tracePort struct {
-	_       structs.HostLayout
-	Seen    uint64
-	Ifindex uint32
-	MaxLen  uint32
-	Flags   uint32
-	Pvid    uint16
-	In      uint16
-	Out     uint16
-	Wire    uint16
-	Pad     [2]uint16
-	Live    uint64
-}
-
-type traceStation struct {
-	_      structs.HostLayout
-	Slot   uint32
-	Flags  uint32
-	SeenNs uint64
-}
-
-type traceStationKey struct {
-	_   structs.HostLayout
-	Mac [6]uint8
-	Vid uint16
-}
-
-type traceVlanKey struct {
-	_    structs.HostLayout
-	Slot uint16
-	Vid  uint16
-}
-
 type traceWatch struct {
 	_           structs.HostLayout
 	Version     uint64
@@ -96,13 +25,6 @@ type traceWatch struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	traceMapBridge                     = "bridge"
-	traceMapChanges                    = "changes"
-	traceMapCounters                   = "counters"
-	traceMapFlows                      = "flows"
-	traceMapPorts                      = "ports"
-	traceMapStations                   = "stations"
-	traceMapVlans                      = "vlans"
 	traceMapWatched                    = "watched"
 	traceProgShuntBrDeviceEvent        = "shunt_br_device_event"
 	traceProgShuntBrManagePromisc      = "shunt_br_manage_promisc"
@@ -123,6 +45,7 @@ const (
 	traceProgShuntTcxLinkAttach        = "shunt_tcx_link_attach"
 	traceProgShuntTcxProgAttach        = "shunt_tcx_prog_attach"
 	traceProgShuntVlanVidAdd           = "shunt_vlan_vid_add"
+	traceVarChanges                    = "changes"
 	traceVarNetnsInode                 = "netns_inode"
 )
 
@@ -193,20 +116,14 @@ type traceProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type traceMapSpecs struct {
-	Bridge   *ebpf.MapSpec `ebpf:"bridge"`
-	Changes  *ebpf.MapSpec `ebpf:"changes"`
-	Counters *ebpf.MapSpec `ebpf:"counters"`
-	Flows    *ebpf.MapSpec `ebpf:"flows"`
-	Ports    *ebpf.MapSpec `ebpf:"ports"`
-	Stations *ebpf.MapSpec `ebpf:"stations"`
-	Vlans    *ebpf.MapSpec `ebpf:"vlans"`
-	Watched  *ebpf.MapSpec `ebpf:"watched"`
+	Watched *ebpf.MapSpec `ebpf:"watched"`
 }
 
 // traceVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type traceVariableSpecs struct {
+	Changes    *ebpf.VariableSpec `ebpf:"changes"`
 	NetnsInode *ebpf.VariableSpec `ebpf:"netns_inode"`
 }
 
@@ -230,25 +147,11 @@ func (o *traceObjects) Close() error {
 //
 // It can be passed to loadTraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type traceMaps struct {
-	Bridge   *ebpf.Map `ebpf:"bridge"`
-	Changes  *ebpf.Map `ebpf:"changes"`
-	Counters *ebpf.Map `ebpf:"counters"`
-	Flows    *ebpf.Map `ebpf:"flows"`
-	Ports    *ebpf.Map `ebpf:"ports"`
-	Stations *ebpf.Map `ebpf:"stations"`
-	Vlans    *ebpf.Map `ebpf:"vlans"`
-	Watched  *ebpf.Map `ebpf:"watched"`
+	Watched *ebpf.Map `ebpf:"watched"`
 }
 
 func (m *traceMaps) Close() error {
 	return _TraceClose(
-		m.Bridge,
-		m.Changes,
-		m.Counters,
-		m.Flows,
-		m.Ports,
-		m.Stations,
-		m.Vlans,
 		m.Watched,
 	)
 }
@@ -257,6 +160,7 @@ func (m *traceMaps) Close() error {
 //
 // It can be passed to loadTraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type traceVariables struct {
+	Changes    *ebpf.Variable `ebpf:"changes"`
 	NetnsInode *ebpf.Variable `ebpf:"netns_inode"`
 }
 

@@ -2,6 +2,7 @@ package tcprog
 
 import (
 	"encoding/binary"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -269,7 +270,7 @@ func (l *lab) snapshot(br *bridge) map[string]any {
 	rows := br.maps[shuntMapFlows].Iterate()
 	for rows.Next(&index, &perCPU) {
 		for _, f := range perCPU {
-			flows = append(flows, f.Source, f.Destination, f.EpochAll)
+			flows = append(flows, f.Head, f.Rest, f.Age)
 		}
 	}
 	l.must(rows.Err())
@@ -346,8 +347,7 @@ func TestFailedDecisionLeavesTheCacheAlone(t *testing.T) {
 		accel.Port{Name: "other", Ifindex: otherPort, MTU: 1500, VLANs: trunk})
 	const access = 78
 	l.addPort(br, accel.Port{Name: "access", Ifindex: access, MTU: 1500, VLANs: member})
-	in := br.ports[loopback].slot
-	dave := collidingSource(in, alice, bob, carol)
+	dave := collidingSource(alice, bob, carol)
 	for mac, port := range map[accel.MAC]int{alice: loopback, dave: loopback, bob: otherPort, carol: access} {
 		l.learn(accel.Station{StationKey: accel.StationKey{MAC: mac, VID: 10}, Port: port})
 	}
@@ -359,9 +359,9 @@ func TestFailedDecisionLeavesTheCacheAlone(t *testing.T) {
 	l.openKeepalive(br, k)
 	l.expect(frame(dave, carol), accel.Keepalive)
 	var perCPU []shuntFlow
-	l.must(br.maps[shuntMapFlows].Lookup(uint32(flowIndex(in, alice, bob)), &perCPU))
+	l.must(br.maps[shuntMapFlows].Lookup(uint32(flowIndex(alice, bob)), &perCPU))
 	for _, f := range perCPU {
-		if f.Source != 0 && (f.Action != tagPush || f.Push != 10) {
+		if f.Age != 0 && (f.Action != tagPush || f.Push != 10) {
 			t.Errorf("alice's flow has action %d and pushes %d now", f.Action, f.Push)
 		}
 	}
@@ -376,25 +376,22 @@ func (l *lab) openKeepalive(br *bridge, k shuntStationKey) {
 	l.must(br.maps[shuntMapStations].Put(k, rec))
 }
 
-// flowIndex is flow_of in bpf/shunt.c, for an untagged frame.
-func flowIndex(slot uint32, source, destination accel.MAC) uint64 {
-	d := number(destination) | uint64(slot)<<48
-	return (number(source) ^ d*0x9E3779B97F4A7C15) * 0xD6E8FEB86659FD93 >> (64 - flowsBits)
+// flowIndex is flow_of in bpf/shunt.c, for an untagged frame of the tests' EtherType.
+func flowIndex(source, destination accel.MAC) uint64 {
+	head := binary.LittleEndian.Uint64(append(destination[:], source[:2]...))
+	rest := uint64(binary.LittleEndian.Uint32(source[2:]))<<16 | uint64(testEtherType>>8|testEtherType&0xff<<8)<<48
+	return (rest*0x9E3779B97F4A7C15 ^ head) * 0x9E3779B97F4A7C15 >> (64 - flowsBits)
 }
 
 const flowsBits = 12 // FLOWS_BITS in bpf/maps.h
 
-func number(m accel.MAC) uint64 {
-	return binary.LittleEndian.Uint64(append(m[:], 0, 0))
-}
-
 // collidingSource finds an address whose flow to other has the place in the cache
 // of the flow from source to destination.
-func collidingSource(slot uint32, source, destination, other accel.MAC) accel.MAC {
+func collidingSource(source, destination, other accel.MAC) accel.MAC {
 	for i := uint32(0); ; i++ {
 		m := accel.MAC{2, 0x44}
 		binary.BigEndian.PutUint32(m[2:], i)
-		if flowIndex(slot, m, other) == flowIndex(slot, source, destination) {
+		if flowIndex(m, other) == flowIndex(source, destination) {
 			return m
 		}
 	}
@@ -441,4 +438,48 @@ func TestPortOfAnotherBridgeIsLeftToIt(t *testing.T) {
 
 func keyOf(k accel.StationKey) shuntStationKey {
 	return shuntStationKey{Mac: k.MAC, Vid: k.VID}
+}
+
+// What was decided for a frame of one port is nothing to the same frame on another:
+// the station has moved there.
+func TestAFlowIsOfOnePort(t *testing.T) {
+	l := newLab(t, "auto")
+	br := l.open()
+	const elsewhere = 79
+	l.addPort(br, plainPort(elsewhere))
+	at := br.ports[elsewhere]
+	at.counters = br.ports[loopback].counters
+	program, err := br.loadProgram(at)
+	at.counters = nil
+	l.must(err)
+	defer program.Close()
+	l.expect(frame(alice, bob), accel.Fast)
+	if reason, action := l.send(frame(alice, bob)); reason != accel.Fast || action != tcRedirect {
+		t.Errorf("a frame of the flow counted as %s, and the program did %d", reason, action)
+	}
+	if action := runAt(t, program, loopback, frame(alice, bob)); action != passUp {
+		t.Errorf("the flow of another port was used: the program did %d", action)
+	}
+}
+
+// A decision lasts until its source is due for the bridge, or the lease ends, whoever
+// sleeps then.
+func TestACachedFlowEnds(t *testing.T) {
+	const soon = 100 * time.Millisecond
+	for want, gate := range map[accel.Reason]struct{ keepalive, lease time.Duration }{
+		accel.Keepalive: {soon, 0}, accel.Lease: {time.Hour, soon},
+	} {
+		l := newLab(t, "auto")
+		l.open()
+		l.openGate(accel.Gate{Keepalive: gate.keepalive})
+		l.must(l.d.Renew(testBridge, gate.lease))
+		l.send(frame(alice, bob)) // may be the keepalive
+		l.expect(frame(alice, bob), accel.Fast)
+		for over := time.Now().Add(2 * soon); time.Now().Before(over); {
+			runtime.Gosched() // only the clock tells the end
+		}
+		if reason, _ := l.send(frame(alice, bob)); reason != want {
+			t.Errorf("the flow ended as %s, want %s", reason, want)
+		}
+	}
 }

@@ -13,20 +13,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type wireControl struct {
-	_            structs.HostLayout
-	LeaseNs      uint64
-	KeepaliveNs  uint64
-	Seen         uint64
-	Ifindex      uint32
-	Reason       uint32
-	Flags        uint32
-	VlanProtocol uint32
-	Revoked      uint64
-	EpochAll     uint64
-	Epoch        [256]uint64
-}
-
 type wireCount struct {
 	_       structs.HostLayout
 	Packets uint64
@@ -41,21 +27,22 @@ type wireDelivery struct {
 }
 
 type wireFlow struct {
-	_                structs.HostLayout
-	Source           uint64
-	Destination      uint64
-	EpochAll         uint64
-	EpochSource      uint64
-	EpochDestination uint64
-	State            uint64
-	OutPort          uint64
-	KeepaliveNs      uint64
-	Ifindex          uint32
-	MaxLen           uint32
-	Push             uint16
-	Action           uint16
-	Wire             uint16
-	Pad              uint16
+	_        structs.HostLayout
+	Head     uint64
+	Rest     uint64
+	Age      uint64
+	Until    uint64
+	Ifindex  uint32
+	QuickLen uint32
+	MaxLen   uint32
+	Shards   [2]uint8
+	Extras   uint8
+	Action   uint8
+	Push     uint16
+	Wire     uint16
+	_        [4]byte
+	State    uint64
+	OutPort  uint64
 }
 
 type wireGuarded struct {
@@ -127,14 +114,6 @@ type wireVlanKey struct {
 	Vid  uint16
 }
 
-type wireWatch struct {
-	_           structs.HostLayout
-	Version     uint64
-	IsBridge    uint32
-	VlanDevices uint32
-	Options     uint64
-}
-
 type wireWire struct {
 	_          structs.HostLayout
 	Members    uint64
@@ -147,8 +126,6 @@ type wireWire struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	wireMapBridge          = "bridge"
-	wireMapChanges         = "changes"
 	wireMapCounters        = "counters"
 	wireMapDelivered       = "delivered"
 	wireMapFlows           = "flows"
@@ -158,7 +135,6 @@ const (
 	wireMapSent            = "sent"
 	wireMapStations        = "stations"
 	wireMapVlans           = "vlans"
-	wireMapWatched         = "watched"
 	wireMapWireCounts      = "wire_counts"
 	wireMapWires           = "wires"
 	wireProgShuntCarrier   = "shunt_carrier"
@@ -223,8 +199,6 @@ type wireProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type wireMapSpecs struct {
-	Bridge     *ebpf.MapSpec `ebpf:"bridge"`
-	Changes    *ebpf.MapSpec `ebpf:"changes"`
 	Counters   *ebpf.MapSpec `ebpf:"counters"`
 	Delivered  *ebpf.MapSpec `ebpf:"delivered"`
 	Flows      *ebpf.MapSpec `ebpf:"flows"`
@@ -234,7 +208,6 @@ type wireMapSpecs struct {
 	Sent       *ebpf.MapSpec `ebpf:"sent"`
 	Stations   *ebpf.MapSpec `ebpf:"stations"`
 	Vlans      *ebpf.MapSpec `ebpf:"vlans"`
-	Watched    *ebpf.MapSpec `ebpf:"watched"`
 	WireCounts *ebpf.MapSpec `ebpf:"wire_counts"`
 	Wires      *ebpf.MapSpec `ebpf:"wires"`
 }
@@ -267,8 +240,6 @@ func (o *wireObjects) Close() error {
 //
 // It can be passed to loadWireObjects or ebpf.CollectionSpec.LoadAndAssign.
 type wireMaps struct {
-	Bridge     *ebpf.Map `ebpf:"bridge"`
-	Changes    *ebpf.Map `ebpf:"changes"`
 	Counters   *ebpf.Map `ebpf:"counters"`
 	Delivered  *ebpf.Map `ebpf:"delivered"`
 	Flows      *ebpf.Map `ebpf:"flows"`
@@ -278,15 +249,12 @@ type wireMaps struct {
 	Sent       *ebpf.Map `ebpf:"sent"`
 	Stations   *ebpf.Map `ebpf:"stations"`
 	Vlans      *ebpf.Map `ebpf:"vlans"`
-	Watched    *ebpf.Map `ebpf:"watched"`
 	WireCounts *ebpf.Map `ebpf:"wire_counts"`
 	Wires      *ebpf.Map `ebpf:"wires"`
 }
 
 func (m *wireMaps) Close() error {
 	return _WireClose(
-		m.Bridge,
-		m.Changes,
 		m.Counters,
 		m.Delivered,
 		m.Flows,
@@ -296,7 +264,6 @@ func (m *wireMaps) Close() error {
 		m.Sent,
 		m.Stations,
 		m.Vlans,
-		m.Watched,
 		m.WireCounts,
 		m.Wires,
 	)

@@ -39,8 +39,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "the lease ends cached flows",
-		file: "tcprog/bpf/shunt.c", old: " && f->now_ns < c->lease_ns &&", new: " &&",
-		pkg: "./tcprog", run: "TestChangesReachCachedFlows",
+		file: "tcprog/bpf/shunt.c", old: "	if (end > c->lease_ns)\n		end = c->lease_ns;\n", new: "",
+		pkg: "./tcprog", run: "TestACachedFlowEnds",
 	},
 	{
 		name: "a revocation by the daemon ends cached flows",
@@ -124,8 +124,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "a frame that counts as fast is redirected",
-		file: "tcprog/bpf/shunt.c", old: "	if (reason != FAST)\n		return PASS_UP;\n	return bpf_redirect(v.ifindex, 0);\n", new: "	return PASS_UP;\n",
-		pkg: "./tcprog", run: "TestEveryFrameHasItsReason",
+		file: "tcprog/bpf/shunt.c", old: "	count(FAST, skb->len);\n	return bpf_redirect(flow->ifindex, 0);\n", new: "	count(FAST, skb->len);\n	return PASS_UP;\n",
+		pkg: "./tcprog", run: "TestAFlowIsOfOnePort",
 	},
 	{
 		name: "off holds from the next frame on",

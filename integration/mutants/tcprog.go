@@ -20,7 +20,12 @@ func init() {
 	c("the bridge's version counts", "		return has_version(c->ifindex, seen);\n", "		return true;\n", "TestVersionsVoidRecords")
 	c("the ingress port's version counts", "		return has_version(in->ifindex, in->seen);\n", "		return true;\n", "TestVersionsVoidRecords")
 	c("the egress port's version counts", "		return has_version(out->ifindex, out->seen);\n", "		return true;\n", "TestVersionsVoidRecords")
-	c("a change ends cached flows", "f->now_ns < c->lease_ns &&\n	       flow->state == state_of(skb, flow->out_port);", "f->now_ns < c->lease_ns;", "TestVersionsVoidRecords")
+	c("a change ends cached flows", " + *(volatile __u64 *)&changes;", ";", "TestVersionsVoidRecords")
+	c("a flow is of one port", "(in << MAC_BITS) + *", "*", "TestAFlowIsOfOnePort")
+	c("a frame that is too long is not just sent", " || skb->len > flow->quick_len)", ")", "TestEveryFrameHasItsReason")
+	c("extras are done", "flow->extras ? 0 : out->max_len", "out->max_len", "TestVLANs|TestEveryFrameHasItsReason")
+	c("the protocol is part of a flow", "*(__u64 *)(data + 8) << 16 | tag;", "(*(__u64 *)(data + 8) & 0xffffffff) << 16 | 0x0008ULL << 48 | tag;", "TestEveryFrameHasItsReason")
+	c("a flow ends when its source is due", "	return end > f->now_ns ? f->now_jiffies + (end - f->now_ns) / tick_ns : 0;\n", "	return ~0ULL;\n", "TestACachedFlowEnds")
 	c("a sticky entry stays", "s->flags & STATION_STICKY || ", "", "TestEntryThatStaysIsKept")
 	c("a port that does not learn moves nothing", " || (in && !(in->flags & PORT_LEARNS))", "", "TestEntryThatStaysIsKept")
 	c("neighbour discovery is the bridge's where it is suppressed", "		return NEIGH_SUPPRESS;\n", "		return FAST;\n", "TestNeighbourDiscoveryIsLeftToTheBridge")
@@ -28,7 +33,7 @@ func init() {
 	c("explain does not stand for a keepalive", "		if (!answer)\n			source->seen_ns = f->now_ns;\n", "		source->seen_ns = f->now_ns;\n", "TestExplainChangesNothing")
 	c("a decision that fails leaves the cache alone", "	reason = check_egress(f, c, in, out, out_slot, &now, &tagging);\n", "	reason = check_egress(f, c, in, out, out_slot, &now, &tagging);\n	flow->action = tagging.action;\n", "TestFailedDecisionLeavesTheCacheAlone")
 	c("a device without a version is not used", "	return w && ", "	return !w || ", "TestUnwatchedPortIsNotUsed")
-	c("explain looks at the frame too", "	if (a->reason == FAST)\n		a->reason = check_frame(skb, &f, c, &flow);\n", "", "TestExplainLooksAtTheFrame")
+	c("explain looks at the frame too", "	if (a->reason == FAST)\n		a->reason = check_frame(skb, &f, &flow);\n", "", "TestExplainLooksAtTheFrame")
 	c("what br_netfilter would cut is the bridge's", "		room = VLAN_HLEN_;\n", "		room = 0;\n", "TestEveryFrameHasItsReason")
 	mutants = append(mutants,
 		mutant{

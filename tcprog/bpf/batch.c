@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <bpf/bpf_helpers.h>
 
+#include "control.h"
 #include "maps.h"
 
 char __license[] SEC("license") = "Dual BSD/GPL";
@@ -36,12 +37,9 @@ struct {
 /* A flow that was decided by the entry as it was is decided anew. */
 static __always_inline void end_flows(const struct station_key *key)
 {
-	__u32 zero = 0, shard = key->mac[4] ^ key->mac[5];
-	struct control *c = bpf_map_lookup_elem(&bridge, &zero);
+	__u8 shard = key->mac[4] ^ key->mac[5];
 
-	barrier_var(shard); /* as in shunt.c */
-	if (c)
-		__sync_fetch_and_add(&c->epoch[shard & (EPOCH_SHARDS - 1)], 1);
+	__sync_fetch_and_add(&bridge.epoch[shard], 1);
 }
 
 static long change_one(__u32 n, void *unused)

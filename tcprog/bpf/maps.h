@@ -10,7 +10,6 @@
 
 #define MAX_SLOTS 2048	  /* a bridge has at most 1023 ports (BR_MAX_PORTS) */
 #define FLOWS_BITS 12
-#define EPOCH_SHARDS 256
 
 /* A MAC in a VLAN; vid is 0 on a bridge without VLAN filtering. */
 struct station_key {
@@ -69,33 +68,6 @@ enum vlan_flags {
 	VLAN_FORWARDING = 2, /* the VLAN's own state on the port */
 };
 
-enum control_flags {
-	CONTROL_CHECK_IP = 1, /* br_netfilter is there: check IP headers */
-	CONTROL_CHECK_ND = 2, /* a port suppresses neighbour discovery */
-};
-
-/* What holds for the whole bridge. One page, mapped by the daemon, which adds
- * to the epochs atomically as the programs do. The daemon changes flags,
- * vlan_protocol and seen as it does a port's record: seen is void meanwhile.
- *
- * An epoch is the age of decisions: a flow that was cached under another epoch
- * is decided anew. all stands for the state of ports and bridge; a station's
- * entry is covered by the shard of its address, so that the churn of one
- * station does not throw out the others' flows.
- */
-struct control {
-	__u64 lease_ns;	    /* the fast path ends here (CLOCK_MONOTONIC); 0: shut */
-	__u64 keepalive_ns;
-	__u64 seen;	    /* the bridge's version that this is true for */
-	__u32 ifindex;	    /* of the bridge */
-	__u32 reason;	    /* why it is shut */
-	__u32 flags;
-	__u32 vlan_protocol; /* of the bridge's tags, host order; 0: no VLAN filtering */
-	__u64 revoked;	    /* entries that the programs removed */
-	__u64 epoch_all;
-	__u64 epoch[EPOCH_SHARDS];
-};
-
 /* What is done with the tag of a frame that goes fast. */
 enum tag_action {
 	TAG_KEEP = 0,
@@ -103,49 +75,41 @@ enum tag_action {
 	TAG_PUSH = 2,
 };
 
-/* A decision, kept: frames of this source to this destination that come in on
- * this slot with this tag go to ifindex, for as long as the epochs and the state
- * of the kernel stay as they are.
+/* What a flow's frames need beside being sent. */
+enum flow_extras {
+	EXTRA_IP = 1,   /* their IP headers are checked */
+	EXTRA_ND = 2,   /* neighbour discovery is not theirs */
+	EXTRA_TAG = 4,  /* something is done with their tag */
+	EXTRA_WIRE = 8, /* they leave by a wire */
+	EXTRA_LIVE = 16, /* the kernel's state is read */
+};
+
+/* A decision, kept: frames with these addresses, this protocol and this tag that come
+ * in on this slot go to ifindex, for as long as the epochs and the state of the kernel
+ * stay as they are. Every instruction that a frame spends here counts: what is
+ * compared lies as it does in the frame, and the epochs are a sum.
  */
 struct flow {
-	__u64 source;	   /* MAC in the low 48 bits, tag above (struct frame) */
-	__u64 destination; /* MAC in the low 48 bits, ingress slot above */
-	__u64 epoch_all;
-	__u64 epoch_source;
-	__u64 epoch_destination;
-	__u64 state;	    /* of the kernel: see state_of */
-	__u64 out_port;	    /* struct net_bridge_port, where it is read live */
-	__u64 keepalive_ns; /* when the source is due for the bridge again */
-	__u32 ifindex;
+	__u64 head;	  /* see struct glance */
+	__u64 rest;
+	__u64 age;	  /* see age_of; 0: no decision */
+	__u64 until;	  /* jiffies: the source is due for the bridge again, or the lease ends */
+	__u32 ifindex;	  /* where the frames leave */
+	__u32 quick_len;  /* up to here a frame is just sent; 0 where there are extras */
 	__u32 max_len;
-	__u16 push;	    /* VID */
-	__u16 action;	    /* enum tag_action */
-	__u16 wire;	    /* that the frames leave by; 0: none */
-	__u16 pad;
+	__u8 shards[2];	  /* of the source and the destination */
+	__u8 extras;	  /* enum flow_extras */
+	__u8 action;	  /* enum tag_action */
+	__u16 push;	  /* VID */
+	__u16 wire;	  /* that the frames leave by; 0: none */
+	__u64 state;	  /* of the kernel, where it is read live: see state_of */
+	__u64 out_port;	  /* struct net_bridge_port, where it is read live */
 };
 
 struct count {
 	__u64 packets;
 	__u64 bytes;
 };
-
-/* A device whose changes are counted by the programs of trace.c: a port, or the
- * bridge itself.
- */
-struct watch {
-	__u64 version;
-	__u32 is_bridge;
-	__u32 vlan_devices; /* when the kernel was last asked for the port */
-	__u64 options;	    /* of a bridge, as a number: see options_of in trace.c */
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct control);
-} bridge SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -177,25 +141,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct flow);
 } flows SEC(".maps");
-
-/* The devices of one network namespace, by ifindex, for all its bridges. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 65536);
-	__type(key, __u32);
-	__type(value, struct watch);
-} watched SEC(".maps");
-
-/* Raised behind every version: what was decided under another number is decided
- * anew.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} changes SEC(".maps");
 
 /* One map for each port, indexed by reason. */
 struct {

@@ -15,6 +15,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
+#include "control.h"
 #include "kernel.h"
 #include "maps.h"
 
@@ -41,13 +42,12 @@ static __always_inline bool of_bridge(struct net_bridge *br)
 static __always_inline void forget(const unsigned char *mac, __u16 vid, bool counted)
 {
 	struct station_key key = { .vid = vid };
+	struct control *c = &bridge;
 	struct station *s;
-	struct control *c;
-	__u32 zero = 0, shard;
+	__u32 shard;
 	long err;
 
-	c = bpf_map_lookup_elem(&bridge, &zero);
-	if (!c || bpf_probe_read_kernel(key.mac, sizeof(key.mac), mac))
+	if (bpf_probe_read_kernel(key.mac, sizeof(key.mac), mac))
 		return;
 	err = bpf_map_delete_elem(&stations, &key);
 	if (err == -2 /* ENOENT */)
@@ -61,7 +61,7 @@ static __always_inline void forget(const unsigned char *mac, __u16 vid, bool cou
 	if (counted)
 		__sync_fetch_and_add(&c->revoked, 1);
 	shard = key.mac[4] ^ key.mac[5];
-	barrier_var(shard); /* as in shunt.c */
+	barrier_var(shard); /* or the mask ends up where Linux 6.1's verifier misses it */
 	__sync_fetch_and_add(&c->epoch[shard & (EPOCH_SHARDS - 1)], 1);
 }
 
@@ -106,11 +106,9 @@ static long bar(void *map, const struct station_key *key, struct station *s, str
 static __always_inline void bar_all(const unsigned char *mac)
 {
 	struct namesakes n = {};
-	struct control *c;
-	__u32 zero = 0;
+	struct control *c = &bridge;
 
-	c = bpf_map_lookup_elem(&bridge, &zero);
-	if (!c || !c->vlan_protocol || bpf_probe_read_kernel(n.mac, sizeof(n.mac), mac))
+	if (!c->vlan_protocol || bpf_probe_read_kernel(n.mac, sizeof(n.mac), mac))
 		return;
 	bpf_for_each_map_elem(&stations, bar, &n, 0);
 	if (!n.found)

@@ -4,16 +4,17 @@
  * its fate in the bridge is already certain. If so it sends the frame to the
  * egress device; if not it counts the reason and passes the frame up unchanged.
  *
- * The way of a frame: class -> flow cache -> (on a miss: VLAN, source station,
+ * The way of a frame: flow cache -> (on a miss: class, VLAN, source station,
  * gate, ports, keepalive, destination station, egress, fill the cache) -> IP
  * header -> MTU -> wire -> tag -> count -> redirect. Frames of a stable port are
  * met at the ingress of its members, and those that are not fast enter the port
  * from there.
  *
- * The check of the source runs on every port and for every frame that is not
- * cached, whether the fast path is open or not: a station that moved must be
- * forgotten at its first frame from the new port, or frames to it would go to
- * the port that it left.
+ * A station that moved must be forgotten at its first frame from the new port, or
+ * frames to it would go to the port that it left: whatever the frame is, and whether
+ * the fast path is open or not. The bridge's tracepoint sees to it (revoke.c); where
+ * nobody can listen there, the check of the source runs here for every frame that is
+ * not cached.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -24,6 +25,8 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "changes.h"
+#include "control.h"
 #include "live.h"
 #include "maps.h"
 #include "wire.h"
@@ -31,7 +34,7 @@
 char __license[] SEC("license") = "Dual BSD/GPL";
 
 /* The slot of the port that this program is loaded for. */
-const volatile __u32 slot = 0;
+const volatile __u64 slot = 0;
 
 /* The wire of the stable port of whose member this is the ingress; 0: the program
  * is at the ingress of the port itself.
@@ -45,6 +48,9 @@ const volatile bool entries_traced = false;
 enum { NETLINK = 0, TRACED = 1, LIVE = 2 };
 const volatile __u32 revocation = NETLINK;
 
+/* The length of a tick, nanoseconds. */
+const volatile __u32 tick_ns = 1000000;
+
 #define PASS_UP (-1) /* TCX_NEXT and TC_ACT_UNSPEC: the next one decides */
 #define MAC_BITS 48
 #define MAC_MASK ((1ULL << MAC_BITS) - 1)
@@ -56,21 +62,31 @@ const volatile __u32 revocation = NETLINK;
 #define ND_SOLICITATION 135
 #define ND_ADVERTISEMENT 136
 
-/* A tag in struct flow: its VID, that there is one, and its protocol. */
+/* A tag in struct glance: its VID, that there is one, and its protocol. */
 #define VID_MASK 0x0fff
 #define TAG_PRESENT 0x1000
 #define TAG_8021AD 0x2000
 
+/* What a flow is known by, as it lies in the frame: the destination and the first two
+ * bytes of the source; then the tag, and above it the other four and the protocol
+ * behind the tag, in network order.
+ */
+struct glance {
+	__u64 head;
+	__u64 rest;
+};
+
 struct frame {
-	__u64 source;	   /* as in struct flow */
-	__u64 destination; /* as in struct flow */
+	__u64 source;	    /* the first byte lowest */
+	__u64 destination;
+	__u64 now_jiffies;  /* read before now_ns */
 	__u64 now_ns;
-	__u32 slot;	   /* of the port where it came in */
-	__u32 len;	   /* with the Ethernet header, without the tag */
-	__u16 protocol;	   /* host order; the one behind the tag */
-	__u16 tag;	   /* as in struct flow; 0: none */
+	__u32 slot;	    /* of the port where it came in */
+	__u32 len;	    /* with the Ethernet header, without the tag */
+	__u16 protocol;	    /* host order; the one behind the tag */
+	__u16 tag;	    /* see tag_of; 0: none */
 	__u16 tag_protocol; /* host order; 0: none */
-	__u16 vid;	   /* of the frame in the bridge: see resolve_vlan */
+	__u16 vid;	    /* of the frame in the bridge: see resolve_vlan */
 };
 
 /* What shunt_explain is asked, and what it answers. */
@@ -111,39 +127,68 @@ static __always_inline __u16 tag_of(__u16 vid, __u16 protocol)
 	return TAG_PRESENT | (protocol == ETH_P_8021AD ? TAG_8021AD : 0) | (vid & VID_MASK);
 }
 
-static __always_inline bool parse(struct __sk_buff *skb, struct frame *f)
+static __always_inline __u16 tag_in(struct __sk_buff *skb)
+{
+	return skb->vlan_present ? tag_of(skb->vlan_tci, bpf_ntohs(skb->vlan_proto)) : 0;
+}
+
+/* Of nearly every frame sixteen bytes are there, and are read in two words. */
+static __always_inline bool look_at(struct __sk_buff *skb, __u16 tag, struct glance *g)
 {
 	void *data = (void *)(long)skb->data;
 	void *end = (void *)(long)skb->data_end;
-	struct ethhdr *eth = data;
 
-	if (data + sizeof(*eth) > end)
+	if (data + 2 * sizeof(__u64) > end)
 		return false;
-	f->destination = *(__u32 *)data | (__u64)*(__u16 *)(data + 4) << 32;
-	f->source = *(__u32 *)(data + 6) | (__u64)*(__u16 *)(data + 10) << 32;
-	f->protocol = bpf_ntohs(skb->protocol);
-	f->len = skb->len;
-	f->now_ns = bpf_ktime_get_coarse_ns();
+	g->head = *(__u64 *)data;
+	g->rest = *(__u64 *)(data + 8) << 16 | tag;
 	return true;
 }
 
-/* Completes the addresses to keys, when slot and tag are known. */
-static __always_inline void key(struct frame *f)
+static __always_inline bool look_closely(struct __sk_buff *skb, __u16 tag, struct glance *g)
 {
-	f->destination |= (__u64)f->slot << MAC_BITS;
-	f->source |= (__u64)f->tag << MAC_BITS;
+	__u64 words[2] = {};
+
+	if (look_at(skb, tag, g))
+		return true;
+	if (bpf_skb_load_bytes(skb, 0, words, ETH_HLEN))
+		return false;
+	g->head = words[0];
+	g->rest = words[1] << 16 | tag;
+	return true;
+}
+
+static __always_inline __u16 protocol_of(const struct glance *g)
+{
+	return bpf_ntohs(g->rest >> MAC_BITS);
+}
+
+static __always_inline void parse(const struct glance *g, __u32 at, __u32 len, struct frame *f)
+{
+	f->destination = g->head & MAC_MASK;
+	f->source = g->head >> MAC_BITS | (g->rest & MAC_MASK & ~0xffffULL);
+	f->protocol = protocol_of(g);
+	f->tag = g->rest;
+	if (f->tag)
+		f->tag_protocol = f->tag & TAG_8021AD ? ETH_P_8021AD : ETH_P_8021Q;
+	f->slot = at;
+	f->len = len;
+	f->now_jiffies = bpf_jiffies64();
+	f->now_ns = bpf_ktime_get_coarse_ns();
 }
 
 /* The frames that always belong to the bridge. */
-static __always_inline enum reason class_of(const struct frame *f)
+static __always_inline enum reason class_of(const struct glance *g)
 {
-	if (f->destination & MULTICAST_BIT)
+	__u16 protocol = protocol_of(g);
+
+	if (g->head & MULTICAST_BIT)
 		return MULTICAST;
-	if (f->source & MULTICAST_BIT)
+	if (g->head >> MAC_BITS & MULTICAST_BIT)
 		return SOURCE_MULTICAST;
-	if (!(f->source & MAC_MASK))
+	if (!(g->head >> MAC_BITS) && !(g->rest & MAC_MASK & ~0xffffULL))
 		return SOURCE_ZERO;
-	switch (f->protocol) {
+	switch (protocol) {
 	case ETH_P_ARP:
 	case ETH_P_RARP:
 		return ARP;
@@ -156,26 +201,29 @@ static __always_inline enum reason class_of(const struct frame *f)
 		return DOUBLE_TAGGED;
 	}
 	/* net/ethernet/eth.c: eth_type_trans */
-	if (f->protocol < ETH_P_802_3_MIN)
+	if (protocol < ETH_P_802_3_MIN)
 		return LLC;
 	return FAST;
 }
 
-static __always_inline __u32 shard(__u64 address)
-{
-	__u32 n = address >> 32 ^ address >> 40;
+static __always_inline __u8 shard(__u64 address) { return address >> 32 ^ address >> 40; }
 
-	barrier_var(n); /* or the mask ends up where Linux 6.1's verifier misses it */
-	return n & (EPOCH_SHARDS - 1);
-}
-
-static __always_inline struct flow *flow_of(const struct frame *f)
+static __always_inline struct flow *flow_of(const struct glance *g)
 {
-	__u64 h = (f->source ^ f->destination * 0x9E3779B97F4A7C15ULL) *
-		  0xD6E8FEB86659FD93ULL;
+	__u64 h = (g->rest * 0x9E3779B97F4A7C15ULL ^ g->head) * 0x9E3779B97F4A7C15ULL;
 	__u32 index = h >> (64 - FLOWS_BITS);
 
 	return bpf_map_lookup_elem(&flows, &index);
+}
+
+/* Everything that may end the flows of these stations is in the sum, and only ever
+ * grows, below the slot where they come in: so the sum is the same only if all of it is.
+ */
+static __always_inline __u64 age_of(const __u8 shards[2], __u64 in)
+{
+	return (in << MAC_BITS) + *(volatile __u64 *)&bridge.epoch_all +
+	       *(volatile __u64 *)&bridge.epoch[shards[0]] +
+	       *(volatile __u64 *)&bridge.epoch[shards[1]] + *(volatile __u64 *)&changes;
 }
 
 /* The port where the frame came in, as the kernel has it. A member does not lead to
@@ -198,37 +246,23 @@ static __always_inline struct net_bridge_port *live_port(struct __sk_buff *skb)
 	return CAST(struct net_bridge_port, p->live);
 }
 
-/* The state of the kernel that a flow's decision hangs on, as a number. */
+/* The state of the kernel that a flow's decision hangs on, as a number, where it is
+ * read live.
+ */
 static __always_inline __u64 state_of(struct __sk_buff *skb, unsigned long out_port)
 {
-	struct net_bridge_port *in;
-	__u32 zero = 0;
-	__u64 *n;
+	struct net_bridge_port *in = live_port(skb);
 
-	if (revocation == TRACED) {
-		n = bpf_map_lookup_elem(&changes, &zero);
-		return n ? *(volatile __u64 *)n : 0;
-	}
-	if (revocation == LIVE) {
-		in = live_port(skb);
-		if (!in)
-			return 0;
-		return whole(fold_bridge(in->br), fold_port(in),
-			     fold_port(CAST(struct net_bridge_port, out_port)));
-	}
-	return 0;
+	if (!in)
+		return 0;
+	return whole(fold_bridge(in->br), fold_port(in),
+		     fold_port(CAST(struct net_bridge_port, out_port)));
 }
 
-static __always_inline bool valid(struct __sk_buff *skb, const struct flow *flow,
-				  const struct frame *f, const struct control *c)
+static __always_inline bool valid(const struct flow *flow, const struct glance *g)
 {
-	return flow->source == f->source &&
-	       flow->destination == f->destination &&
-	       flow->epoch_all == c->epoch_all &&
-	       flow->epoch_source == c->epoch[shard(f->source)] &&
-	       flow->epoch_destination == c->epoch[shard(f->destination)] &&
-	       f->now_ns < flow->keepalive_ns && f->now_ns < c->lease_ns &&
-	       flow->state == state_of(skb, flow->out_port);
+	return flow->head == g->head && flow->rest == g->rest &&
+	       flow->age == age_of(flow->shards, slot) && bpf_jiffies64() < flow->until;
 }
 
 static __always_inline void station_key_of(struct station_key *key, __u64 address, __u16 vid)
@@ -341,7 +375,7 @@ struct state {
 	__u64 bridge;
 	__u64 port;
 	unsigned long out_port;	    /* read live */
-	__u64 sum;		    /* as in struct flow */
+	__u64 sum;		    /* the state of struct flow */
 };
 
 static __always_inline bool has_version(__u32 ifindex, __u64 seen)
@@ -357,10 +391,8 @@ static __always_inline bool is_bridge_as_seen(struct __sk_buff *skb, const struc
 {
 	__u64 seen = *(volatile __u64 *)&c->seen;
 
-	if (revocation == TRACED) {
-		now->sum = state_of(skb, 0);
+	if (revocation == TRACED)
 		return has_version(c->ifindex, seen);
-	}
 	if (revocation == LIVE) {
 		now->in = live_port(skb);
 		if (!now->in || now->in->br->dev->ifindex != (int)c->ifindex)
@@ -468,17 +500,51 @@ static __always_inline enum reason check_egress(const struct frame *f, const str
 	return FAST;
 }
 
+/* The last tick of a flow. A jiffy costs two instructions, the time some fifty. */
+static __always_inline __u64 until(const struct frame *f, const struct control *c,
+				   const struct station *source)
+{
+	__u64 end = source->seen_ns + c->keepalive_ns;
+
+	if (end > c->lease_ns)
+		end = c->lease_ns;
+	return end > f->now_ns ? f->now_jiffies + (end - f->now_ns) / tick_ns : 0;
+}
+
+static __always_inline __u8 extras_of(const struct control *c, const struct port *out,
+				      const struct tagging *tagging)
+{
+	return (c->flags & CONTROL_CHECK_IP ? EXTRA_IP : 0) |
+	       (c->flags & CONTROL_CHECK_ND ? EXTRA_ND : 0) |
+	       (tagging->action != TAG_KEEP ? EXTRA_TAG : 0) |
+	       (out->wire ? EXTRA_WIRE : 0) | (revocation == LIVE ? EXTRA_LIVE : 0);
+}
+
+/* Why a frame goes up whatever its stations are: FAST if it may not. Where the bridge's
+ * tracepoints revoke what such a frame moves nothing else need be asked, and most of
+ * what goes up is of these.
+ */
+static __always_inline enum reason bar(const struct glance *g)
+{
+	enum reason class = class_of(g);
+
+	if (!entries_traced || class != FAST || *(volatile __u64 *)&bridge.lease_ns)
+		return entries_traced ? class : FAST;
+	return bridge.reason ? bridge.reason : LEASE;
+}
+
 /* Decides for a frame that no valid flow covers, and keeps the decision. The
  * epochs are read before anything that they stand for. flow holds another's
  * decision until this one is whole. With an answer nothing else is changed.
  */
-static __always_inline enum reason decide(struct __sk_buff *skb, struct frame *f,
-					  enum reason class, struct control *c,
-					  struct flow *flow, struct answer *answer)
+static __always_inline enum reason decide(struct __sk_buff *skb, const struct glance *g,
+					  struct frame *f, struct flow *flow,
+					  struct answer *answer)
 {
-	__u64 epoch_all = *(volatile __u64 *)&c->epoch_all;
-	__u64 epoch_source = *(volatile __u64 *)&c->epoch[shard(f->source)];
-	__u64 epoch_destination = *(volatile __u64 *)&c->epoch[shard(f->destination)];
+	__u8 shards[2] = { shard(f->source), shard(f->destination) };
+	enum reason class = class_of(g);
+	struct control *c = &bridge;
+	__u64 age = age_of(shards, f->slot);
 	struct station *source = NULL, *destination;
 	enum reason vlan, source_reason, reason;
 	struct tagging tagging = { .action = TAG_KEEP };
@@ -538,27 +604,25 @@ static __always_inline enum reason decide(struct __sk_buff *skb, struct frame *f
 		return KEEPALIVE;
 	}
 
-	flow->source = f->source;
-	flow->destination = f->destination;
-	flow->epoch_all = epoch_all;
-	flow->epoch_source = epoch_source;
-	flow->epoch_destination = epoch_destination;
-	flow->state = now.sum;
-	flow->out_port = now.out_port;
-	flow->keepalive_ns = source->seen_ns + c->keepalive_ns;
+	flow->head = g->head;
+	flow->rest = g->rest;
+	flow->age = age;
+	flow->until = until(f, c, source);
 	flow->ifindex = out->ifindex;
 	flow->max_len = out->max_len;
+	flow->shards[0] = shards[0];
+	flow->shards[1] = shards[1];
+	flow->extras = extras_of(c, out, &tagging);
+	flow->quick_len = flow->extras ? 0 : out->max_len;
 	flow->action = tagging.action;
 	flow->push = tagging.push;
 	flow->wire = out->wire;
+	flow->state = now.sum;
+	flow->out_port = now.out_port;
 	/* A record that changed meanwhile was read half; the place of a station that
 	 * went may be another's by now.
 	 */
-	if (*(volatile __u64 *)&c->epoch_all != epoch_all ||
-	    *(volatile __u64 *)&c->epoch[shard(f->source)] != epoch_source ||
-	    *(volatile __u64 *)&c->epoch[shard(f->destination)] != epoch_destination)
-		return BRIDGE_CHANGED;
-	return FAST;
+	return age_of(shards, f->slot) == age ? FAST : BRIDGE_CHANGED;
 }
 
 /* net/bridge/br_netfilter_hooks.c: br_validate_ipv4 drops what it finds wrong,
@@ -626,14 +690,14 @@ static __always_inline bool is_neighbour_discovery(struct __sk_buff *skb, const 
 
 /* What every frame must pass, whatever the flow cache says. */
 static __always_inline enum reason check_frame(struct __sk_buff *skb, const struct frame *f,
-					       const struct control *c, const struct flow *flow)
+					       const struct flow *flow)
 {
 	enum reason reason;
 	__u32 room = 0;
 
-	if (c->flags & CONTROL_CHECK_ND && is_neighbour_discovery(skb, f))
+	if (flow->extras & EXTRA_ND && is_neighbour_discovery(skb, f))
 		return NEIGH_SUPPRESS;
-	if (c->flags & CONTROL_CHECK_IP) {
+	if (flow->extras & EXTRA_IP) {
 		reason = check_ip(skb, f);
 		if (reason != FAST)
 			return reason;
@@ -641,7 +705,7 @@ static __always_inline enum reason check_frame(struct __sk_buff *skb, const stru
 	/* br_netfilter cuts IP into fragments where the bridge would let the room of
 	 * a tag pass (net/bridge/br_netfilter_hooks.c: br_nf_dev_queue_xmit).
 	 */
-	if (c->flags & CONTROL_CHECK_IP && (f->protocol == ETH_P_IP || f->protocol == ETH_P_IPV6))
+	if (flow->extras & EXTRA_IP && (f->protocol == ETH_P_IP || f->protocol == ETH_P_IPV6))
 		room = VLAN_HLEN_;
 	/* include/linux/netdevice.h: __is_skb_forwardable; a redirect checks nothing */
 	if (f->len + room > flow->max_len && !skb->gso_size)
@@ -652,13 +716,12 @@ static __always_inline enum reason check_frame(struct __sk_buff *skb, const stru
 /* Does with the tag what the bridge does: br_allowed_ingress puts one on that
  * br_handle_vlan leaves, or takes off.
  */
-static __always_inline long set_tag(struct __sk_buff *skb, const struct control *c,
-				    const struct flow *flow)
+static __always_inline long set_tag(struct __sk_buff *skb, const struct flow *flow)
 {
 	if (flow->action == TAG_POP)
 		return bpf_skb_vlan_pop(skb);
 	if (flow->action == TAG_PUSH)
-		return bpf_skb_vlan_push(skb, bpf_htons(c->vlan_protocol), flow->push);
+		return bpf_skb_vlan_push(skb, bpf_htons(bridge.vlan_protocol), flow->push);
 	return 0;
 }
 
@@ -682,51 +745,35 @@ static __always_inline enum reason resolve(const struct flow *flow, struct wire 
 struct verdict {
 	enum reason reason;
 	__u32 ifindex;	    /* egress device */
-	struct flow *flow;
-	struct control *control;
 	struct wire *wire;  /* that it leaves by; NULL: none */
 };
 
-static __always_inline void judge(struct __sk_buff *skb, struct frame *f, struct verdict *v)
+static __always_inline void judge(struct __sk_buff *skb, const struct glance *g,
+				  struct flow *flow, struct frame *f, struct verdict *v)
 {
-	__u32 zero = 0;
-
-	v->reason = MALFORMED;
-	if (!parse(skb, f))
-		return;
-	if (skb->vlan_present) {
-		f->tag_protocol = bpf_ntohs(skb->vlan_proto);
-		f->tag = tag_of(skb->vlan_tci, f->tag_protocol);
-	}
-	key(f);
-	v->reason = PORT_UNKNOWN;
-	v->control = bpf_map_lookup_elem(&bridge, &zero);
-	v->flow = flow_of(f);
-	if (!v->control || !v->flow)
-		return;
-	v->reason = class_of(f);
-	if (v->reason != FAST || !valid(skb, v->flow, f, v->control))
-		v->reason = decide(skb, f, v->reason, v->control, v->flow, NULL);
+	v->reason = FAST;
+	if (!valid(flow, g) || (revocation == LIVE && flow->state != state_of(skb, flow->out_port)))
+		v->reason = decide(skb, g, f, flow, NULL);
 	if (v->reason == FAST)
-		v->reason = check_frame(skb, f, v->control, v->flow);
+		v->reason = check_frame(skb, f, flow);
 	if (v->reason == FAST)
-		v->reason = resolve(v->flow, &v->wire, &v->ifindex, false);
+		v->reason = resolve(flow, &v->wire, &v->ifindex, false);
 }
 
 /* Makes a frame that is to go fast ready to. */
 static __always_inline enum reason depart(struct __sk_buff *skb, const struct frame *f,
-					  const struct verdict *v)
+					  const struct flow *flow, const struct verdict *v)
 {
 	struct pair p;
 
-	if (v->reason != FAST || !v->flow || !v->control)
+	if (v->reason != FAST)
 		return v->reason;
 	if (v->wire) {
-		p.source = (f->source & MAC_MASK) | (__u64)v->flow->wire << MAC_BITS;
-		p.destination = f->destination & MAC_MASK;
+		p.source = f->source | (__u64)flow->wire << MAC_BITS;
+		p.destination = f->destination;
 		note_sent(v->wire, &p);
 	}
-	return set_tag(skb, v->control, v->flow) ? MALFORMED : FAST;
+	return set_tag(skb, flow) ? MALFORMED : FAST;
 }
 
 static __always_inline void count(__u32 reason, __u32 len)
@@ -739,42 +786,58 @@ static __always_inline void count(__u32 reason, __u32 len)
 	}
 }
 
+/* A frame that needs more than to be sent. It is a function of its own, so that the
+ * others pay for none of its registers.
+ */
+static __noinline int take_time(struct __sk_buff *skb)
+{
+	struct verdict v = {};
+	struct frame f = {};
+	struct glance g = {};
+	struct flow *flow;
+
+	v.reason = MALFORMED;
+	if (look_closely(skb, tag_in(skb), &g))
+		v.reason = bar(&g);
+	flow = flow_of(&g);
+	if (v.reason == FAST && flow) {
+		parse(&g, slot, skb->len, &f);
+		judge(skb, &g, flow, &f, &v);
+		v.reason = depart(skb, &f, flow, &v);
+	}
+	count(v.reason, f.len ?: skb->len);
+	if (v.reason != FAST)
+		return PASS_UP;
+	return bpf_redirect(v.ifindex, 0);
+}
+
 SEC("tc")
 int shunt_ingress(struct __sk_buff *skb)
 {
-	struct frame f = { .slot = slot };
-	struct verdict v = {};
-	enum reason reason;
-	__u32 len = skb->len;
+	struct flow *flow;
+	struct glance g;
 
-	judge(skb, &f, &v);
-	reason = depart(skb, &f, &v);
-	count(reason, len);
-	if (reason != FAST)
-		return PASS_UP;
-	return bpf_redirect(v.ifindex, 0);
+	if (!look_at(skb, tag_in(skb), &g))
+		return take_time(skb);
+	flow = flow_of(&g);
+	if (!flow || !valid(flow, &g) || skb->len > flow->quick_len)
+		return take_time(skb);
+	count(FAST, skb->len);
+	return bpf_redirect(flow->ifindex, 0);
 }
 
 /* Our own frames come back where the outside floods them: their source is a
  * station behind another port, or of this host.
  */
-static __always_inline bool is_own(struct __sk_buff *skb)
+static __always_inline bool is_own(const struct frame *frame)
 {
-	struct frame f = { .slot = slot };
+	struct frame f = *frame;
+	__u32 in_slot = slot;
 	const struct station *s;
-	struct control *c;
-	__u32 zero = 0, in_slot = slot;
 
-	c = bpf_map_lookup_elem(&bridge, &zero);
-	if (!c || !parse(skb, &f))
+	if (resolve_vlan(&f, &bridge, bpf_map_lookup_elem(&ports, &in_slot)) != FAST)
 		return false;
-	if (skb->vlan_present) {
-		f.tag_protocol = bpf_ntohs(skb->vlan_proto);
-		f.tag = tag_of(skb->vlan_tci, f.tag_protocol);
-	}
-	if (resolve_vlan(&f, c, bpf_map_lookup_elem(&ports, &in_slot)) != FAST)
-		return false;
-	s = station_of(f.source & MAC_MASK, f.vid);
+	s = station_of(f.source, f.vid);
 	return s && (s->flags & STATION_LOCAL || s->slot != slot);
 }
 
@@ -794,31 +857,35 @@ static __always_inline bool may_be_own(const struct wire *w, enum reason reason)
 SEC("tc")
 int shunt_member(struct __sk_buff *skb)
 {
-	struct frame f = { .slot = slot };
 	struct verdict v = {};
+	struct frame f = {};
 	struct pair p = {};
+	struct glance g;
 	enum reason reason;
 	struct wire *w = wire_of(wire_number);
+	struct flow *flow;
 	struct lane *l;
 	__u32 len = skb->len;
 
-	if (!w || !read_pair(skb, wire_number, &p))
+	if (!w || !read_pair(skb, wire_number, &p) || !look_closely(skb, tag_in(skb), &g))
 		return TC_ACT_SHOT;
 	l = lane_of(wire_number, &p);
-	if (!l)
+	flow = flow_of(&g);
+	if (!l || !flow)
 		return TC_ACT_SHOT;
+	parse(&g, slot, len, &f);
 	reason = arrive(skb, w, wire_number, &p, true);
-	if (may_be_own(w, reason) && is_own(skb))
+	if (may_be_own(w, reason) && is_own(&f))
 		reason = OWN_RETURNED;
 	if (reason != FAST)
 		count_on_wire(wire_number, reason, len);
 	if (is_dropped(reason))
 		return TC_ACT_SHOT;
 
-	judge(skb, &f, &v);
+	judge(skb, &g, flow, &f, &v);
 	if (v.reason == FAST && is_taken(l, f.now_ns))
 		v.reason = OUT_OF_TURN;
-	reason = depart(skb, &f, &v);
+	reason = depart(skb, &f, flow, &v);
 	count(reason, len);
 	if (reason == FAST)
 		return bpf_redirect(v.ifindex, 0);
@@ -835,30 +902,26 @@ int shunt_explain(struct __sk_buff *skb)
 {
 	struct question *q;
 	struct answer *a;
-	struct control *c;
 	struct flow flow = {};
 	struct frame f = {};
+	struct glance g;
 	struct wire *w = NULL;
 	__u32 zero = 0, ifindex;
 
 	q = bpf_map_lookup_elem(&questions, &zero);
 	a = bpf_map_lookup_elem(&answers, &zero);
-	c = bpf_map_lookup_elem(&bridge, &zero);
-	if (!q || !a || !c)
+	if (!q || !a)
 		return PASS_UP;
-	if (!parse(skb, &f)) {
+	if (!look_closely(skb, q->tag_protocol ? tag_of(q->vid, q->tag_protocol) : 0, &g)) {
 		a->reason = MALFORMED;
 		return PASS_UP;
 	}
-	f.slot = q->slot;
-	if (q->tag_protocol) {
-		f.tag_protocol = q->tag_protocol;
-		f.tag = tag_of(q->vid, q->tag_protocol);
-	}
-	key(&f);
-	a->reason = decide(skb, &f, class_of(&f), c, &flow, a);
+	parse(&g, q->slot, skb->len, &f);
+	a->reason = decide(skb, &g, &f, &flow, a);
+	if (bar(&g) != FAST)
+		a->reason = bar(&g);
 	if (a->reason == FAST)
-		a->reason = check_frame(skb, &f, c, &flow);
+		a->reason = check_frame(skb, &f, &flow);
 	if (a->reason == FAST)
 		a->reason = resolve(&flow, &w, &ifindex, true);
 	a->action = flow.action;

@@ -15,8 +15,8 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
+#include "changes.h"
 #include "kernel.h"
-#include "maps.h"
 
 char __license[] SEC("license") = "Dual BSD/GPL";
 
@@ -37,11 +37,7 @@ static __always_inline bool is_here(struct net *net)
  */
 static __always_inline void raise_changes(void)
 {
-	__u32 zero = 0;
-	__u64 *n = bpf_map_lookup_elem(&changes, &zero);
-
-	if (n)
-		__sync_fetch_and_add(n, 1);
+	__sync_fetch_and_add(&changes, 1);
 }
 
 static __always_inline struct watch *watched_device(const struct net_device *dev)
