@@ -127,10 +127,10 @@ func buildInitrd(dir string, k machine.Kernel, testFlags []string) (string, erro
 			return "", err
 		}
 	}
-	if err := copyFile("/bin/busybox", filepath.Join(root, "bin", "busybox"), 0o755); err != nil {
+	if err := machine.CopyFile("/bin/busybox", filepath.Join(root, "bin", "busybox"), 0o755); err != nil {
 		return "", err
 	}
-	if err := copyTools(root); err != nil {
+	if err := machine.CopyTools(root, slices.Collect(maps.Keys(tools))); err != nil {
 		return "", err
 	}
 	if err := buildTests(filepath.Join(root, "tests")); err != nil {
@@ -155,44 +155,6 @@ func quote(args []string) string {
 	return b.String()
 }
 
-// copyTools puts the real tools before busybox' own, which lack much, with the
-// libraries that they need.
-func copyTools(root string) error {
-	for name := range tools {
-		path, err := exec.LookPath(name)
-		if err != nil {
-			return err
-		}
-		if err := copyFile(path, filepath.Join(root, "tools", name), 0o755); err != nil {
-			return err
-		}
-		libraries, err := librariesOf(path)
-		if err != nil {
-			return err
-		}
-		for _, library := range libraries {
-			if err := copyFile(library, filepath.Join(root, library), 0o755); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// librariesOf returns the files that ldd names for a program.
-func librariesOf(program string) (files []string, err error) {
-	out, err := exec.Command("ldd", program).Output()
-	if err != nil {
-		return nil, fmt.Errorf("list the libraries of %s: %w", program, err)
-	}
-	for word := range strings.FieldsSeq(string(out)) {
-		if strings.HasPrefix(word, "/") {
-			files = append(files, strings.TrimSuffix(word, ":"))
-		}
-	}
-	return files, nil
-}
-
 // buildTests compiles the tests and the program without cgo: they need no C
 // library then.
 func buildTests(dir string) error {
@@ -207,64 +169,17 @@ func buildTests(dir string) error {
 	return nil
 }
 
-// copyModules copies the modules that are needed and those that they need.
+// copyModules copies the modules that are needed, and says which there are not.
 func copyModules(root string, k machine.Kernel) error {
-	from := k.Modules()
-	if err := machine.Command("", "/sbin/depmod", "-b", k.Root, k.Release); err != nil {
-		return err
-	}
-	to := filepath.Join(root, "lib/modules", k.Release)
+	var there []string
 	for _, name := range slices.Concat(modules, spareModules) {
-		paths, err := closure(k, name)
-		if err != nil && optional[name] {
+		if err := k.HasModule(name); err != nil && optional[name] {
 			fmt.Println("vm:", err)
 			continue
 		}
-		if err != nil {
-			return err
-		}
-		for _, path := range paths {
-			relative, err := filepath.Rel(from, path)
-			if err != nil {
-				return err
-			}
-			if err := copyFile(path, filepath.Join(to, relative), 0o644); err != nil {
-				return err
-			}
-		}
+		there = append(there, name)
 	}
-	for _, list := range []string{"modules.order", "modules.builtin"} {
-		if err := copyFile(filepath.Join(from, list), filepath.Join(to, list), 0o644); err != nil {
-			return err
-		}
-	}
-	return machine.Command("", "/sbin/depmod", "-b", root, k.Release)
-}
-
-// closure returns the files of a module and of those that it needs; none if the
-// kernel has it built in.
-func closure(k machine.Kernel, name string) (paths []string, err error) {
-	out, err := exec.Command("/sbin/modprobe", "-d", k.Root, "-S", k.Release, "--show-depends", name).Output()
-	if err != nil {
-		return nil, fmt.Errorf("kernel %s has no module %s: %w", k.Release, name, err)
-	}
-	for line := range strings.Lines(string(out)) {
-		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "insmod "); ok {
-			paths = append(paths, strings.Fields(path)[0])
-		}
-	}
-	return paths, nil
-}
-
-func copyFile(from, to string, mode os.FileMode) error {
-	data, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(to, data, mode)
+	return machine.CopyNeeded(root, k, there)
 }
 
 // boot runs the machine and passes on what it prints. The tests' exit code is
