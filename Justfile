@@ -54,6 +54,12 @@ selftests *flags:
     go run ./integration/selftests -kernel 6.1 -compare {{flags}}
     go run ./integration/selftests -kernel 6.12 -compare {{flags}}
 
+# Count the instructions of a frame's way on Debian's 6.1 and 6.12, in QEMU, and write
+# docs/performance.md; "just bench-vm -rows all" takes the slow rows too.
+bench-vm *flags:
+    go run ./integration/benchvm -kernel 6.12 -write {{flags}}
+    go run ./integration/benchvm -kernel 6.1 -write {{flags}}
+
 # Break every guard on purpose, one at a time, and see its test fail; needs root.
 mutants *pattern:
     go run ./integration/mutants {{pattern}}

@@ -56,8 +56,9 @@ var runnable = map[string]rig{
 
 // elsewhere are the pages with commands that are not run here, and why.
 var elsewhere = map[string]string{
-	"docs/install.md":  "integration/packagetest runs it, on a clean Debian",
-	"docs/upgrades.md": "its firmware and its drivers are not here; TestUpgradeOfTwoGroupsLosesNothing and the README upgrade",
+	"docs/install.md":     "integration/packagetest runs it, on a clean Debian",
+	"docs/performance.md": "integration/benchvm is what they run, in QEMU",
+	"docs/upgrades.md":    "its firmware and its drivers are not here; TestUpgradeOfTwoGroupsLosesNothing and the README upgrade",
 }
 
 // passedOver are lists of commands that the shell goes on behind, though one fails.
