@@ -786,29 +786,40 @@ static __always_inline void count(__u32 reason, __u32 len)
 	}
 }
 
-/* A frame that needs more than to be sent. It is a function of its own, so that the
- * others pay for none of its registers.
+/* What needs more than to be sent is a matter for functions of their own, so that the
+ * other frames pay for none of their registers: here no flow is valid, or it has extras.
  */
-static __noinline int take_time(struct __sk_buff *skb)
+static __noinline int take_time(struct __sk_buff *skb, __u64 head, __u64 rest)
 {
+	struct glance g = { .head = head, .rest = rest };
+	struct flow *flow = flow_of(&g);
 	struct verdict v = {};
 	struct frame f = {};
-	struct glance g = {};
-	struct flow *flow;
 
-	v.reason = MALFORMED;
-	if (look_closely(skb, tag_in(skb), &g))
-		v.reason = bar(&g);
-	flow = flow_of(&g);
-	if (v.reason == FAST && flow) {
-		parse(&g, slot, skb->len, &f);
-		judge(skb, &g, flow, &f, &v);
-		v.reason = depart(skb, &f, flow, &v);
-	}
-	count(v.reason, f.len ?: skb->len);
+	if (!flow)
+		return PASS_UP;
+	parse(&g, slot, skb->len, &f);
+	judge(skb, &g, flow, &f, &v);
+	v.reason = depart(skb, &f, flow, &v);
+	count(v.reason, f.len);
 	if (v.reason != FAST)
 		return PASS_UP;
 	return bpf_redirect(v.ifindex, 0);
+}
+
+/* Most of what goes up does so here. */
+static __noinline int look_on(struct __sk_buff *skb)
+{
+	enum reason reason = MALFORMED;
+	struct glance g;
+
+	if (look_closely(skb, tag_in(skb), &g)) {
+		reason = bar(&g);
+		if (reason == FAST)
+			return take_time(skb, g.head, g.rest);
+	}
+	count(reason, skb->len);
+	return PASS_UP;
 }
 
 SEC("tc")
@@ -818,10 +829,10 @@ int shunt_ingress(struct __sk_buff *skb)
 	struct glance g;
 
 	if (!look_at(skb, tag_in(skb), &g))
-		return take_time(skb);
+		return look_on(skb);
 	flow = flow_of(&g);
 	if (!flow || !valid(flow, &g) || skb->len > flow->quick_len)
-		return take_time(skb);
+		return look_on(skb);
 	count(FAST, skb->len);
 	return bpf_redirect(flow->ifindex, 0);
 }
