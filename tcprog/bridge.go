@@ -80,6 +80,7 @@ func (br *bridge) prepare(adopted bool) (err error) {
 		return nil
 	}
 	br.logger.Info("took over what an earlier shunt left")
+	br.control.leap()
 	if err := errors.Join(br.clearStations(), br.clearVLANs()); err != nil {
 		return err
 	}

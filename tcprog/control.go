@@ -112,6 +112,10 @@ func tickLength() (int64, error) {
 	return length.Nano(), nil
 }
 
+// leap makes every flow of an earlier daemon invalid for good. Its number of changes was
+// another one than ours: the sum of that and the epochs must not come out the same.
+func (c *control) leap() { atomic.AddUint64(&c.shared.EpochAll, 1<<32) }
+
 // bumpAll makes every cached flow of the bridge invalid.
 func (c *control) bumpAll() { atomic.AddUint64(&c.shared.EpochAll, 1) }
 

@@ -550,11 +550,15 @@ func TestNextDaemonTakesOver(t *testing.T) {
 			l := newLab(t, attach)
 			l.open()
 			l.expect(frame(alice, bob), accel.Fast)
-			before := l.counts()
+			before, epoch := l.counts(), l.d.bridges[testBridge].control.shared.EpochAll
 			l.kill()
 
 			l.d = l.newDataplane(attach)
 			l.must(l.d.OpenBridge(accel.Bridge{Name: "br0", Ifindex: testBridge}))
+			// The next daemon counts changes from the beginning: no sum may come out the same.
+			if now := l.d.bridges[testBridge].control.shared.EpochAll; now-epoch < 1<<32 {
+				t.Errorf("the epoch went from %d to %d: flows of the earlier daemon may count again", epoch, now)
+			}
 			left := l.stations()
 			if len(left) != 0 {
 				t.Errorf("%d stations are left over, which nobody verified", len(left))

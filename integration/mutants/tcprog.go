@@ -37,6 +37,10 @@ func init() {
 	c("what br_netfilter would cut is the bridge's", "		room = VLAN_HLEN_;\n", "		room = 0;\n", "TestEveryFrameHasItsReason")
 	mutants = append(mutants,
 		mutant{
+			name: "verdict: flows of an earlier daemon never count", file: "tcprog/bridge.go",
+			old: "	br.control.leap()\n", new: "", pkg: "./tcprog", run: "TestNextDaemonTakesOver",
+		},
+		mutant{
 			name: "verdict: a VLAN device out of sight counts", file: "tcprog/port.go",
 			old: "p.HasVLANDevices || now.vlanDevices", new: "p.HasVLANDevices",
 			pkg: "./tcprog", run: "TestTagOnABridgeWithoutFiltering",

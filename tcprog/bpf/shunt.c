@@ -218,6 +218,7 @@ static __always_inline struct flow *flow_of(const struct glance *g)
 
 /* Everything that may end the flows of these stations is in the sum, and only ever
  * grows, below the slot where they come in: so the sum is the same only if all of it is.
+ * Of another daemon's number of changes that is not true: see leap in control.go.
  */
 static __always_inline __u64 age_of(const __u8 shards[2], __u64 in)
 {
@@ -893,7 +894,9 @@ int shunt_member(struct __sk_buff *skb)
 	if (is_dropped(reason))
 		return TC_ACT_SHOT;
 
-	judge(skb, &g, flow, &f, &v);
+	v.reason = bar(&g);
+	if (v.reason == FAST)
+		judge(skb, &g, flow, &f, &v);
 	if (v.reason == FAST && is_taken(l, f.now_ns))
 		v.reason = OUT_OF_TURN;
 	reason = depart(skb, &f, flow, &v);
