@@ -297,12 +297,19 @@ func (m *mirror) isWhole() bool {
 	return !m.unread && m.dump == nil && m.owed == 0 && !m.table.isDue()
 }
 
+// endOfGrace is when the kernel may be asked for who is admitted now. It is a moment of
+// the monotonic clock, as now is: somebody may set the other one.
+func endOfGrace(now time.Time) time.Time {
+	end := now.Add(gracePeriod + together)
+	return end.Add(-time.Duration(end.UnixNano() % int64(together)))
+}
+
 // admit makes candidates of what is claimed.
 func (m *mirror) admit(now time.Time) error {
 	owes := m.table.isDue()
 	b := m.table.nextBatch(mostWaiting - len(m.waiting))
 	m.tellIfFull(m.table.isFull())
-	askAt := now.Add(gracePeriod + together).Truncate(together)
+	askAt := endOfGrace(now)
 	for _, k := range b.ask {
 		m.waiting = append(m.waiting, waiting{k, b.number, askAt})
 	}

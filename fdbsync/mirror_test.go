@@ -224,3 +224,17 @@ func TestWhatIsHeldByMistakeIsRevoked(t *testing.T) {
 		t.Errorf("%v is still held", w.bridges[2].stations)
 	}
 }
+
+// Whoever sets the clock makes no grace period longer or shorter.
+func TestTheGracePeriodIsMonotonic(t *testing.T) {
+	for range 1000 {
+		now := time.Now()
+		end := endOfGrace(now)
+		if end == end.Round(0) { // which has no monotonic clock any more
+			t.Fatal("the end of a grace period hangs on the clock that is set")
+		}
+		if grace := end.Sub(now); grace < gracePeriod || grace > gracePeriod+together {
+			t.Fatalf("a grace period is %v", grace)
+		}
+	}
+}

@@ -39,7 +39,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "the lease ends cached flows",
-		file: "tcprog/bpf/shunt.c", old: "	if (end > c->lease_ns)\n		end = c->lease_ns;\n", new: "",
+		file: "tcprog/bpf/shunt.c", old: "	if (end > lease_ns)\n		end = lease_ns;\n", new: "",
 		pkg: "./tcprog", run: "TestACachedFlowEnds",
 	},
 	{

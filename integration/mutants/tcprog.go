@@ -25,7 +25,7 @@ func init() {
 	c("a frame that is too long is not just sent", " || skb->len > flow->quick_len)", ")", "TestEveryFrameHasItsReason")
 	c("extras are done", "flow->extras ? 0 : out->max_len", "out->max_len", "TestVLANs|TestEveryFrameHasItsReason")
 	c("the protocol is part of a flow", "*(__u64 *)(data + 8) << 16 | tag;", "(*(__u64 *)(data + 8) & 0xffffffff) << 16 | 0x0008ULL << 48 | tag;", "TestEveryFrameHasItsReason")
-	c("a flow ends when its source is due", "	return end > f->now_ns ? f->now_jiffies + (end - f->now_ns) / tick_ns : 0;\n", "	return ~0ULL;\n", "TestACachedFlowEnds")
+	c("a flow ends when its source is due", "	return end > f->now_ns ? f->now_jiffies + (end - f->now_ns) / tick_ns - 1 : 0;\n", "	return ~0ULL;\n", "TestACachedFlowEnds")
 	c("a sticky entry stays", "s->flags & STATION_STICKY || ", "", "TestEntryThatStaysIsKept")
 	c("a port that does not learn moves nothing", " || (in && !(in->flags & PORT_LEARNS))", "", "TestEntryThatStaysIsKept")
 	c("neighbour discovery is the bridge's where it is suppressed", "		return NEIGH_SUPPRESS;\n", "		return FAST;\n", "TestNeighbourDiscoveryIsLeftToTheBridge")

@@ -501,15 +501,18 @@ static __always_inline enum reason check_egress(const struct frame *f, const str
 	return FAST;
 }
 
-/* The last tick of a flow. A jiffy costs two instructions, the time some fifty. */
+/* The end of a flow, in jiffies: one costs two instructions, the time some fifty. The
+ * kernel steps jiffies a moment before the time, so the last one does not count.
+ */
 static __always_inline __u64 until(const struct frame *f, const struct control *c,
 				   const struct station *source)
 {
+	__u64 lease_ns = *(volatile __u64 *)&c->lease_ns;
 	__u64 end = source->seen_ns + c->keepalive_ns;
 
-	if (end > c->lease_ns)
-		end = c->lease_ns;
-	return end > f->now_ns ? f->now_jiffies + (end - f->now_ns) / tick_ns : 0;
+	if (end > lease_ns)
+		end = lease_ns;
+	return end > f->now_ns ? f->now_jiffies + (end - f->now_ns) / tick_ns - 1 : 0;
 }
 
 static __always_inline __u8 extras_of(const struct control *c, const struct port *out,
