@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -185,7 +186,26 @@ func (r *route) redial() error {
 // for ever: it would lose its lease first.
 const questionTimeout = 10 * time.Second
 
+// ask asks once more where the answer did not come in time, or another one did: this
+// process may have been stopped in between, and the kernel has answered long ago.
 func (r *route) ask(kind netlink.HeaderType, flags netlink.HeaderFlags, data []byte) ([]netlink.Message, error) {
+	messages, err := r.askOnce(kind, flags, data)
+	if !isOutOfStep(err) {
+		return messages, err
+	}
+	if err := r.redial(); err != nil {
+		return nil, err
+	}
+	return r.askOnce(kind, flags, data)
+}
+
+// isOutOfStep says whether an answer may be on its way that nobody waits for.
+func isOutOfStep(err error) bool {
+	var failed *netlink.OpError
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &failed) && failed.Op == "validate"
+}
+
+func (r *route) askOnce(kind netlink.HeaderType, flags netlink.HeaderFlags, data []byte) ([]netlink.Message, error) {
 	if err := r.conn.SetDeadline(time.Now().Add(questionTimeout)); err != nil {
 		return nil, err
 	}
@@ -278,10 +298,19 @@ func (r *route) vlans(port int) (portVLANs, error) {
 	return decodeVLANs(port, data), nil
 }
 
-// stations sends all questions at once: each has one answer, an entry or an
-// error, and they come in the order of the questions (net/netlink/af_netlink.c:
-// netlink_rcv_skb).
+// stations asks once more where the answers did not come in time, as ask does.
 func (r *route) stations(bridge int, keys []accel.StationKey) ([]*accel.Station, error) {
+	answers, err := r.stationsOnce(bridge, keys)
+	if isOutOfStep(err) {
+		return r.stationsOnce(bridge, keys)
+	}
+	return answers, err
+}
+
+// stationsOnce sends all questions at once: each has one answer, an entry or an
+// error, and they come in the order of the questions (net/netlink/af_netlink.c:
+// netlink_rcv_skb). After an error the socket is another one.
+func (r *route) stationsOnce(bridge int, keys []accel.StationKey) ([]*accel.Station, error) {
 	if len(keys) == 0 {
 		return nil, nil
 	}

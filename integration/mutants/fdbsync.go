@@ -86,4 +86,5 @@ func init() {
 	a("a loop that works beats", "syncer.go", "		s.turns.Add(1)\n", "", "TestLoopThatHangs")
 	a("a port that lost its program does not end the daemon", "links.go", "unix.ENODEV, unix.ENOENT, ", "unix.ENODEV, ", "TestPortThatLostItsProgram")
 	a("a grace period is monotonic", "mirror.go", "	return end.Add(-time.Duration(end.UnixNano() % int64(together)))\n", "	return end.Truncate(together)\n", "TestTheGracePeriodIsMonotonic")
+	a("a late answer is not taken for another", "netlink.go", "	if !isOutOfStep(err) {\n		return messages, err\n	}\n", "	if err == nil || true {\n		return messages, err\n	}\n", "TestALateAnswerIsNotTakenForAnother")
 }
