@@ -2,7 +2,6 @@ package tcprog
 
 import (
 	"fmt"
-	"os"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -47,8 +46,7 @@ func openBatch(maps map[string]*ebpf.Map) (*batch, error) {
 		return nil, fmt.Errorf("load the program that changes stations: %w", err)
 	}
 	b := &batch{program: objects.Program, table: objects.Table}
-	size := roundUp(mostChanges*int(unsafe.Sizeof(batchChange{})), os.Getpagesize())
-	if b.page, err = unix.Mmap(b.table.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+	if b.page, err = memoryOf(b.table); err != nil {
 		b.close()
 		return nil, fmt.Errorf("map the changes of stations: %w", err)
 	}

@@ -3,7 +3,6 @@ package tcprog
 import (
 	"fmt"
 	"math"
-	"os"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -33,15 +32,12 @@ type control struct {
 }
 
 func mapControl(m *ebpf.Map) (*control, error) {
-	size := int(m.ValueSize())
-	page, err := unix.Mmap(m.FD(), 0, roundUp(size, os.Getpagesize()), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	page, err := memoryOf(m)
 	if err != nil {
 		return nil, fmt.Errorf("map the control page: %w", err)
 	}
 	return &control{page: page, shared: (*shuntControl)(unsafe.Pointer(&page[0]))}, nil
 }
-
-func roundUp(n, to int) int { return (n + to - 1) / to * to }
 
 func (c *control) unmap() error { return unix.Munmap(c.page) }
 

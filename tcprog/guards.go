@@ -52,8 +52,7 @@ func openGuards(dir string, spec *ebpf.CollectionSpec) (*guards, error) {
 	if err != nil {
 		return nil, err
 	}
-	size := roundUp(int(m.ValueSize())*maxWires, os.Getpagesize())
-	page, err := unix.Mmap(m.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	page, err := memoryOf(m)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("map the guards: %w", err), m.Close())
 	}

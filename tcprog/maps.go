@@ -142,6 +142,14 @@ func newPinnedMap(path string, spec *ebpf.MapSpec) (*ebpf.Map, error) {
 	return m, nil
 }
 
+// memoryOf maps an array map, whole, into the daemon's memory. Values are of multiples of
+// eight bytes, so they lie side by side (kernel/bpf/arraymap.c: array_map_alloc).
+func memoryOf(m *ebpf.Map) ([]byte, error) {
+	page := os.Getpagesize()
+	size := (int(m.ValueSize()*m.MaxEntries()) + page - 1) / page * page
+	return unix.Mmap(m.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+}
+
 func closeMaps(maps map[string]*ebpf.Map) {
 	for _, m := range maps {
 		m.Close()

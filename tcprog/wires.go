@@ -65,9 +65,7 @@ func openWires(root, hook string) (*wires, error) {
 	if w.maps, err = openWireMaps(w.dir, spec); err != nil {
 		return nil, err
 	}
-	m := w.maps[wireMapWires]
-	size := roundUp(int(m.ValueSize())*maxWires, os.Getpagesize())
-	if w.page, err = unix.Mmap(m.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+	if w.page, err = memoryOf(w.maps[wireMapWires]); err != nil {
 		closeMaps(w.maps)
 		return nil, fmt.Errorf("map the wires: %w", err)
 	}

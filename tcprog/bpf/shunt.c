@@ -530,10 +530,13 @@ static __always_inline __u8 extras_of(const struct control *c, const struct port
  */
 static __always_inline enum reason bar(const struct glance *g)
 {
-	enum reason class = class_of(g);
+	enum reason class;
 
-	if (!entries_traced || class != FAST || *(volatile __u64 *)&bridge.lease_ns)
-		return entries_traced ? class : FAST;
+	if (!entries_traced)
+		return FAST;
+	class = class_of(g);
+	if (class != FAST || *(volatile __u64 *)&bridge.lease_ns)
+		return class;
 	return bridge.reason ? bridge.reason : LEASE;
 }
 
@@ -923,6 +926,7 @@ int shunt_explain(struct __sk_buff *skb)
 	struct frame f = {};
 	struct glance g;
 	struct wire *w = NULL;
+	enum reason barred;
 	__u32 zero = 0, ifindex;
 
 	q = bpf_map_lookup_elem(&questions, &zero);
@@ -935,8 +939,9 @@ int shunt_explain(struct __sk_buff *skb)
 	}
 	parse(&g, q->slot, skb->len, &f);
 	a->reason = decide(skb, &g, &f, &flow, a);
-	if (bar(&g) != FAST)
-		a->reason = bar(&g);
+	barred = bar(&g);
+	if (barred != FAST)
+		a->reason = barred;
 	if (a->reason == FAST)
 		a->reason = check_frame(skb, &f, &flow);
 	if (a->reason == FAST)
