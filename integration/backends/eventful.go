@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -183,19 +185,50 @@ func (e *eventful) failToSwap(ctx context.Context, _ *scraper) error {
 
 // overrun stops the daemon until the kernel has no room for the events of the bridge.
 func (e *eventful) overrun(ctx context.Context, s *scraper) error {
-	const rounds, stations = 3, 30_000
 	pid := e.daemon.cmd.Process.Pid
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		return err
 	}
-	var errs []error
-	for range rounds {
-		errs = append(errs, e.introduce(stations), e.forget())
-	}
-	if err := errors.Join(append(errs, syscall.Kill(pid, syscall.SIGCONT))...); err != nil {
+	if err := errors.Join(e.overfill(ctx, pid), syscall.Kill(pid, syscall.SIGCONT)); err != nil {
 		return err
 	}
 	return s.awaitData(ctx, "shunt_netlink_overruns_total > 0")
+}
+
+// overfill makes events until the kernel has dropped one that was for the process.
+func (e *eventful) overfill(ctx context.Context, pid int) error {
+	const stations = 30_000
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for ctx.Err() == nil {
+		if err := errors.Join(e.introduce(stations), e.forget()); err != nil {
+			return err
+		}
+		if dropped, err := eventsDropped(pid); dropped || err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("the kernel has room for every event: %w", ctx.Err())
+}
+
+// eventsDropped tells whether a netlink socket in the process's namespace was full
+// (net/netlink/af_netlink.c: netlink_native_seq_show).
+func eventsDropped(pid int) (bool, error) {
+	sockets, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/netlink", pid))
+	if err != nil {
+		return false, err
+	}
+	lines := strings.Split(strings.TrimSpace(string(sockets)), "\n")
+	drops := slices.Index(strings.Fields(lines[0]), "Drops")
+	if drops < 0 {
+		return false, fmt.Errorf("the kernel tells of no drops: %q", lines[0])
+	}
+	for _, line := range lines[1:] {
+		if fields := strings.Fields(line); drops < len(fields) && fields[drops] != "0" {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (e *eventful) switchOff(ctx context.Context, s *scraper) error {
