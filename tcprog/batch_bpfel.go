@@ -24,7 +24,6 @@ type batchChange struct {
 type batchControl struct {
 	_            structs.HostLayout
 	Epoch        [256]uint64
-	EpochAll     uint64
 	LeaseNs      uint64
 	KeepaliveNs  uint64
 	Seen         uint64
@@ -33,31 +32,18 @@ type batchControl struct {
 	Flags        uint32
 	VlanProtocol uint32
 	Revoked      uint64
-}
-
-type batchCount struct {
-	_       structs.HostLayout
-	Packets uint64
-	Bytes   uint64
-}
-
-type batchFlow struct {
-	_        structs.HostLayout
-	Head     uint64
-	Rest     uint64
-	Age      uint64
-	Until    uint64
-	Ifindex  uint32
-	QuickLen uint32
-	MaxLen   uint32
-	Shards   [2]uint8
-	Extras   uint8
-	Action   uint8
-	Push     uint16
-	Wire     uint16
-	_        [4]byte
-	State    uint64
-	OutPort  uint64
+	Image        struct {
+		_            structs.HostLayout
+		Bridge       uint64
+		Device       uint64
+		Hooks        uint64
+		Mask         uint64
+		Options      uint64
+		AgeingTime   uint64
+		Entries      uint64
+		Flags        uint32
+		VlanProtocol uint32
+	}
 }
 
 type batchPort struct {
@@ -71,7 +57,6 @@ type batchPort struct {
 	Out     uint16
 	Wire    uint16
 	Pad     [2]uint16
-	Live    uint64
 }
 
 type batchRequest struct {
@@ -103,8 +88,6 @@ type batchVlanKey struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	batchMapBatch       = "batch"
-	batchMapCounters    = "counters"
-	batchMapFlows       = "flows"
 	batchMapPorts       = "ports"
 	batchMapStations    = "stations"
 	batchMapVlans       = "vlans"
@@ -162,8 +145,6 @@ type batchProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type batchMapSpecs struct {
 	Batch    *ebpf.MapSpec `ebpf:"batch"`
-	Counters *ebpf.MapSpec `ebpf:"counters"`
-	Flows    *ebpf.MapSpec `ebpf:"flows"`
 	Ports    *ebpf.MapSpec `ebpf:"ports"`
 	Stations *ebpf.MapSpec `ebpf:"stations"`
 	Vlans    *ebpf.MapSpec `ebpf:"vlans"`
@@ -197,8 +178,6 @@ func (o *batchObjects) Close() error {
 // It can be passed to loadBatchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type batchMaps struct {
 	Batch    *ebpf.Map `ebpf:"batch"`
-	Counters *ebpf.Map `ebpf:"counters"`
-	Flows    *ebpf.Map `ebpf:"flows"`
 	Ports    *ebpf.Map `ebpf:"ports"`
 	Stations *ebpf.Map `ebpf:"stations"`
 	Vlans    *ebpf.Map `ebpf:"vlans"`
@@ -207,8 +186,6 @@ type batchMaps struct {
 func (m *batchMaps) Close() error {
 	return _BatchClose(
 		m.Batch,
-		m.Counters,
-		m.Flows,
 		m.Ports,
 		m.Stations,
 		m.Vlans,

@@ -20,6 +20,7 @@ type bridge struct {
 	spec    *ebpf.CollectionSpec
 	maps    map[string]*ebpf.Map
 	control *control
+	images  *images // of ports; nil unless their state is read live
 	batch   *batch
 	slots   *slots
 	ports   map[int]*port // attached, by ifindex
@@ -35,7 +36,7 @@ type bridge struct {
 
 // openBridge opens the bridge's maps with the gate shut and no station in them.
 func openBridge(ns accel.Namespace, b accel.Bridge, maxStations int, hook string, changes *changes, wires *wires, logger *slog.Logger) (*bridge, error) {
-	spec, err := loadSpec(maxStations)
+	spec, err := loadSpec(maxStations, changes.mode == modeLive)
 	if err != nil {
 		return nil, err
 	}
@@ -70,6 +71,9 @@ func (br *bridge) prepare(adopted bool) (err error) {
 	}
 	br.control.shut(accel.Syncing)
 	br.control.shared.Ifindex = uint32(br.Ifindex)
+	if br.images, err = mapImages(br.maps[mapImagesSection], br.changes.mode); err != nil {
+		return err
+	}
 	if br.batch, err = openBatch(br.maps); err != nil {
 		return err
 	}
@@ -126,7 +130,7 @@ func (br *bridge) close() error {
 	for _, l := range br.revokers {
 		errs = append(errs, l.Close())
 	}
-	errs = append(errs, br.changes.unwatch(br.Ifindex), br.explainer.close(), br.control.unmap())
+	errs = append(errs, br.changes.unwatch(br.Ifindex), br.explainer.close(), br.images.unmap(), br.control.unmap())
 	br.batch.close()
 	closeMaps(br.maps)
 	errs = append(errs, removePins(filepath.Dir(br.dir)))

@@ -19,8 +19,8 @@ import (
 // changes notices what the kernel itself changes of ports, bridges and netfilter
 // hooks: it gives every device a version. Programs at the exit of the kernel's
 // functions raise it (trace.c); where the kernel refuses those, the port programs
-// read the kernel's state with every frame and the version is that state, as a
-// number (live.h); where it refuses that too, versions stand still.
+// read the kernel's state with every frame and the version stands for that state
+// (images.h); where it refuses that too, versions stand still.
 //
 // Nothing is taken over from an earlier daemon. Its tracing programs live as long
 // as the pins in the directories of its bridges, and so as the port programs
@@ -32,9 +32,10 @@ type changes struct {
 	links   map[string]link.Link // by the name of the program
 	holders map[int]int          // of a device's watch: bridges that have it as a port, and itself
 
-	mu    sync.Mutex // of the two below
+	mu    sync.Mutex // of what is below
 	look  *ebpf.Program
 	looks *ebpf.Map
+	past  past
 }
 
 // How changes are noticed, as in shunt.c.
@@ -258,7 +259,6 @@ type seen struct {
 	bridge        uint64 // version of its bridge, where it is read live
 	bridgeIfindex int
 	vlanDevices   bool
-	live          uint64 // address of the port, where it is read live
 }
 
 // ofDevice returns the version of a device that is watched; 0 of any other.
@@ -294,9 +294,25 @@ func (c *changes) ofLivePort(ifindex int) seen {
 		return seen{}
 	}
 	return seen{
-		version: look.Port, bridge: look.Bridge, bridgeIfindex: int(look.BridgeIfindex),
-		vlanDevices: look.VlanDevices != 0, live: look.Live,
+		version: c.past.keep(portImage(look.Port)), bridge: c.past.keep(bridgeImage(look.Bridge)),
+		bridgeIfindex: int(look.BridgeIfindex), vlanDevices: look.Port.VlanDevices != 0,
 	}
+}
+
+// portImage is the port's state when it had this version; false if that is not known.
+func (c *changes) portImage(version uint64) (image portImage, known bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	image, known = c.past.find(version).(portImage)
+	return image, known
+}
+
+// bridgeImage is the bridge's state when it had this version; false if that is not known.
+func (c *changes) bridgeImage(version uint64) (image bridgeImage, known bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	image, known = c.past.find(version).(bridgeImage)
+	return image, known
 }
 
 // minFrame is the shortest frame of a test run, in bytes

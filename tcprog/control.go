@@ -50,8 +50,8 @@ func (c *control) shut(reason accel.Reason) {
 
 // setGate shuts the gate, or prepares it so that renew opens it. While the page
 // changes it is true for no version, and the flows that were decided by the old
-// one are gone before the new one is there.
-func (c *control) setGate(g accel.Gate) {
+// one are gone before the new one is there. It is true for g.Seen, or for nothing.
+func (c *control) setGate(g accel.Gate, image bridgeImage) {
 	if g.Reason != accel.Fast {
 		c.shut(g.Reason)
 	}
@@ -61,6 +61,7 @@ func (c *control) setGate(g accel.Gate) {
 	atomic.StoreUint32(&c.shared.VlanProtocol, uint32(g.VLANProtocol))
 	atomic.StoreUint64(&c.shared.KeepaliveNs, uint64(g.Keepalive.Nanoseconds()))
 	atomic.StoreUint32(&c.shared.Reason, uint32(g.Reason))
+	c.shared.Image = image
 	c.bumpAll() // who read half of each must not meet the open page
 	atomic.StoreUint64(&c.shared.Seen, g.Seen)
 }
@@ -110,9 +111,15 @@ func tickLength() (int64, error) {
 
 // leap makes every flow of an earlier daemon invalid for good. Its number of changes was
 // another one than ours: the sum of that and the epochs must not come out the same.
-func (c *control) leap() { atomic.AddUint64(&c.shared.EpochAll, 1<<32) }
+func (c *control) leap() { c.raise(1 << 32) }
 
 // bumpAll makes every cached flow of the bridge invalid.
-func (c *control) bumpAll() { atomic.AddUint64(&c.shared.EpochAll, 1) }
+func (c *control) bumpAll() { c.raise(1) }
+
+func (c *control) raise(by uint64) {
+	for shard := range c.shared.Epoch {
+		atomic.AddUint64(&c.shared.Epoch[shard], by)
+	}
+}
 
 func (c *control) revoked() uint64 { return atomic.LoadUint64(&c.shared.Revoked) }

@@ -1,12 +1,10 @@
 package tcprog
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
-
-	"github.com/cilium/ebpf"
+	"unsafe"
 
 	"github.com/shunt-dev/shunt/accel"
 )
@@ -28,20 +26,14 @@ func (br *bridge) stats() ([]accel.PortStats, error) {
 // counts adds up what the CPUs counted. It reads them with one call: whoever
 // changes a bridge waits meanwhile, and metrics are collected of every port.
 func (p *port) counts() (map[accel.Reason]accel.Count, error) {
-	cpus, err := ebpf.PossibleCPU()
-	if err != nil {
-		return nil, err
-	}
-	reasons := make([]uint32, accel.NumReasons)
-	all := make([]shuntCount, accel.NumReasons*cpus)
-	n, err := p.counters.BatchLookup(new(ebpf.MapBatchCursor), reasons, all, nil)
-	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	all := make([]shuntCount, p.counters.ValueSize()/uint32(unsafe.Sizeof(shuntCount{})))
+	if err := p.counters.Lookup(uint32(0), all); err != nil {
 		return nil, err
 	}
 	counts := make(map[accel.Reason]accel.Count)
-	for i, reason := range reasons[:n] {
-		if sum := sumOf(all[i*cpus : (i+1)*cpus]); sum.Packets != 0 {
-			counts[accel.Reason(reason)] = sum
+	for i, n := range all {
+		if reason := accel.Reason(i % (1 << reasonsBits)); n.Packets != 0 {
+			counts[reason] = counts[reason].Add(accel.Count{Packets: n.Packets, Bytes: n.Bytes})
 		}
 	}
 	return counts, nil

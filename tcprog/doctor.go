@@ -103,7 +103,7 @@ func tryProgram() error {
 	if errors.Is(err, ebpf.ErrNotSupported) {
 		return errors.New("it lacks bpf_ktime_get_coarse_ns (Linux 5.11)")
 	}
-	spec, err := loadSpec(16)
+	spec, err := loadSpec(16, false)
 	if err != nil {
 		return err
 	}

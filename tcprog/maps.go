@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/bits"
 	"net"
 	"os"
 	"path/filepath"
@@ -17,21 +18,24 @@ import (
 
 // Schema is the version of the maps' layout and meaning. Maps of another schema
 // are not taken over.
-const Schema = "v4"
+const Schema = "v5"
 
 const bpffs = "/sys/fs/bpf"
 
 // The maps that are sections of the objects, of one value each.
 const (
-	mapBridge  = ".data.bridge"
-	mapChanges = ".data.changes"
+	mapBridge        = ".data.bridge"
+	mapChanges       = ".data.changes"
+	mapFlows         = ".data.flows"
+	mapCounters      = ".data.counters"
+	mapImagesSection = ".data.images"
 )
 
 // pinName is the name of a map's pin; bpffs takes no dots.
 func pinName(name string) string { return strings.TrimPrefix(name, ".data.") }
 
 // sharedMaps are the maps that the programs of one bridge share.
-var sharedMaps = []string{mapBridge, shuntMapPorts, shuntMapStations, shuntMapVlans, shuntMapFlows}
+var sharedMaps = []string{mapBridge, shuntMapPorts, shuntMapStations, shuntMapVlans, mapFlows, mapImagesSection}
 
 // pinRoot is the directory for the pins of a namespace.
 func pinRoot(ns accel.Namespace) string {
@@ -72,15 +76,51 @@ func isBPFFS(path string) (bool, error) {
 	return uint32(fs.Type) == unix.BPF_FS_MAGIC, nil
 }
 
-// loadSpec returns the compiled objects, with the size of the station map set.
-func loadSpec(maxStations int) (*ebpf.CollectionSpec, error) {
+// loadSpec returns the compiled objects, with the sizes of the maps set. Images are there
+// for ports whose state is read live.
+func loadSpec(maxStations int, live bool) (*ebpf.CollectionSpec, error) {
 	spec, err := loadShunt()
 	if err != nil {
 		return nil, fmt.Errorf("read the BPF objects: %w", err)
 	}
+	last, err := lastCPU()
+	if err != nil {
+		return nil, err
+	}
 	spec.Maps[shuntMapStations].MaxEntries = uint32(maxStations)
-	spec.Maps[mapBridge].Flags |= unix.BPF_F_MMAPABLE
+	for _, section := range []string{mapBridge, mapFlows, mapCounters, mapImagesSection} {
+		spec.Maps[section].Flags |= unix.BPF_F_MMAPABLE // as the loader does
+	}
+	enlarge(spec, "flows", (last+1)<<flowsBits)
+	enlarge(spec, "counters", (last+1)<<reasonsBits)
+	if live {
+		enlarge(spec, "images", maxSlots)
+	}
 	return spec, nil
+}
+
+// FLOWS_BITS and REASONS_BITS in bpf/flows.h.
+const (
+	flowsBits   = 12
+	reasonsBits = 7
+)
+
+// enlarge makes room for so many values in the section of a variable, which is compiled
+// with one. What the section's size would be compared with goes.
+func enlarge(spec *ebpf.CollectionSpec, variable string, values uint32) {
+	section := spec.Maps[spec.Variables[variable].SectionName]
+	section.ValueSize *= values
+	section.Key, section.Value, section.Contents = nil, nil, nil
+	delete(spec.Variables, variable)
+}
+
+// lastCPU is last_cpu in bpf/flows.h.
+func lastCPU() (uint32, error) {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return 0, fmt.Errorf("ask for the number of CPUs: %w", err)
+	}
+	return 1<<bits.Len(uint(cpus-1)) - 1, nil
 }
 
 // openMaps returns the bridge's shared maps: those pinned in dir if all of them

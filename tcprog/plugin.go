@@ -233,7 +233,7 @@ func (d *Dataplane) SetGate(ifindex int, g accel.Gate) error {
 		if g.Reason == accel.Fast {
 			br.forgetUnclaimed()
 		}
-		br.control.setGate(g)
+		br.setGate(g)
 		return nil
 	})
 }

@@ -88,7 +88,10 @@ func (br *bridge) loadProgram(p *port) (*ebpf.Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	replacements[shuntMapCounters] = p.counters
+	replacements[mapCounters] = p.counters
+	if br.changes.mode == modeLive {
+		spec.Programs["shunt_ingress"] = spec.Programs["shunt_ingress_live"]
+	}
 	var objects struct {
 		Ingress *ebpf.Program `ebpf:"shunt_ingress"`
 	}
@@ -107,7 +110,7 @@ func (br *bridge) loadMembers(p *port) error {
 	if err := spec.Variables["wire_number"].Set(p.wire.number); err != nil {
 		return fmt.Errorf("name the wire: %w", err)
 	}
-	replacements[shuntMapCounters] = p.counters
+	replacements[mapCounters] = p.counters
 	var objects struct {
 		Member *ebpf.Program `ebpf:"shunt_member"`
 	}
@@ -124,10 +127,15 @@ func (br *bridge) programSpec(slot uint32) (*ebpf.CollectionSpec, map[string]*eb
 	if err != nil {
 		return nil, nil, err
 	}
+	last, err := lastCPU()
+	if err != nil {
+		return nil, nil, err
+	}
 	spec := br.spec.Copy()
 	err = errors.Join(
 		spec.Variables["slot"].Set(uint64(slot)),
 		spec.Variables["tick_ns"].Set(uint32(tick)),
+		spec.Variables["last_cpu"].Set(last),
 		spec.Variables["revocation"].Set(br.changes.mode),
 		spec.Variables["reads_devices"].Set(br.wires.guards.readsDevices()),
 		spec.Variables["entries_traced"].Set(br.isRevoked()))
@@ -179,7 +187,7 @@ func (br *bridge) recordOf(p accel.Port) shuntPort {
 		rec.Flags |= portVLANDevices
 	}
 	if w := br.ports[p.Ifindex].wire; w != nil {
-		rec.Wire, rec.Live = uint16(w.number), now.live
+		rec.Wire = uint16(w.number)
 	}
 	return rec
 }
@@ -191,7 +199,7 @@ const (
 	vlanHeaderLen = 4
 )
 
-// store exchanges the record of a port and its VLANs as struct port in
+// store exchanges the record of a port, its image and its VLANs as struct port in
 // bpf/maps.h asks for: nobody may use the slot while they change.
 func (br *bridge) store(p *port, rec shuntPort, vlans accel.VLANs) error {
 	barred := func(r shuntPort) shuntPort {
@@ -201,6 +209,7 @@ func (br *bridge) store(p *port, rec shuntPort, vlans accel.VLANs) error {
 	err := br.put(p.slot, barred(p.record))
 	br.control.bumpAll()
 	if err == nil {
+		br.storeImage(p.slot, &rec)
 		err = errors.Join(br.put(p.slot, barred(rec)), br.storeVLANs(p.slot, p.vlans, vlans))
 	}
 	br.control.bumpAll() // who read half of each must not meet the open record
@@ -297,8 +306,8 @@ func (br *bridge) leave(p *port) error {
 // openCounters returns the port's counters; they go on where an earlier daemon
 // left some.
 func (br *bridge) openCounters(dir string) (*ebpf.Map, error) {
-	spec := br.spec.Maps[shuntMapCounters]
-	path := filepath.Join(dir, shuntMapCounters)
+	spec := br.spec.Maps[mapCounters]
+	path := filepath.Join(dir, pinName(mapCounters))
 	m, err := ebpf.LoadPinnedMap(path, nil)
 	if err == nil {
 		if err = spec.Compatible(m); err == nil {

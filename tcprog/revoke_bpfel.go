@@ -16,7 +16,6 @@ import (
 type revokeControl struct {
 	_            structs.HostLayout
 	Epoch        [256]uint64
-	EpochAll     uint64
 	LeaseNs      uint64
 	KeepaliveNs  uint64
 	Seen         uint64
@@ -25,31 +24,18 @@ type revokeControl struct {
 	Flags        uint32
 	VlanProtocol uint32
 	Revoked      uint64
-}
-
-type revokeCount struct {
-	_       structs.HostLayout
-	Packets uint64
-	Bytes   uint64
-}
-
-type revokeFlow struct {
-	_        structs.HostLayout
-	Head     uint64
-	Rest     uint64
-	Age      uint64
-	Until    uint64
-	Ifindex  uint32
-	QuickLen uint32
-	MaxLen   uint32
-	Shards   [2]uint8
-	Extras   uint8
-	Action   uint8
-	Push     uint16
-	Wire     uint16
-	_        [4]byte
-	State    uint64
-	OutPort  uint64
+	Image        struct {
+		_            structs.HostLayout
+		Bridge       uint64
+		Device       uint64
+		Hooks        uint64
+		Mask         uint64
+		Options      uint64
+		AgeingTime   uint64
+		Entries      uint64
+		Flags        uint32
+		VlanProtocol uint32
+	}
 }
 
 type revokePort struct {
@@ -63,7 +49,6 @@ type revokePort struct {
 	Out     uint16
 	Wire    uint16
 	Pad     [2]uint16
-	Live    uint64
 }
 
 type revokeStation struct {
@@ -89,8 +74,6 @@ type revokeVlanKey struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	revokeMapCounters          = "counters"
-	revokeMapFlows             = "flows"
 	revokeMapPorts             = "ports"
 	revokeMapStations          = "stations"
 	revokeMapVlans             = "vlans"
@@ -155,8 +138,6 @@ type revokeProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type revokeMapSpecs struct {
-	Counters *ebpf.MapSpec `ebpf:"counters"`
-	Flows    *ebpf.MapSpec `ebpf:"flows"`
 	Ports    *ebpf.MapSpec `ebpf:"ports"`
 	Stations *ebpf.MapSpec `ebpf:"stations"`
 	Vlans    *ebpf.MapSpec `ebpf:"vlans"`
@@ -191,8 +172,6 @@ func (o *revokeObjects) Close() error {
 //
 // It can be passed to loadRevokeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type revokeMaps struct {
-	Counters *ebpf.Map `ebpf:"counters"`
-	Flows    *ebpf.Map `ebpf:"flows"`
 	Ports    *ebpf.Map `ebpf:"ports"`
 	Stations *ebpf.Map `ebpf:"stations"`
 	Vlans    *ebpf.Map `ebpf:"vlans"`
@@ -200,8 +179,6 @@ type revokeMaps struct {
 
 func (m *revokeMaps) Close() error {
 	return _RevokeClose(
-		m.Counters,
-		m.Flows,
 		m.Ports,
 		m.Stations,
 		m.Vlans,

@@ -26,10 +26,22 @@ type shuntAnswer struct {
 	Destination    shuntStation
 }
 
+type shuntBridgeImage struct {
+	_            structs.HostLayout
+	Bridge       uint64
+	Device       uint64
+	Hooks        uint64
+	Mask         uint64
+	Options      uint64
+	AgeingTime   uint64
+	Entries      uint64
+	Flags        uint32
+	VlanProtocol uint32
+}
+
 type shuntControl struct {
 	_            structs.HostLayout
 	Epoch        [256]uint64
-	EpochAll     uint64
 	LeaseNs      uint64
 	KeepaliveNs  uint64
 	Seen         uint64
@@ -38,6 +50,18 @@ type shuntControl struct {
 	Flags        uint32
 	VlanProtocol uint32
 	Revoked      uint64
+	Image        struct {
+		_            structs.HostLayout
+		Bridge       uint64
+		Device       uint64
+		Hooks        uint64
+		Mask         uint64
+		Options      uint64
+		AgeingTime   uint64
+		Entries      uint64
+		Flags        uint32
+		VlanProtocol uint32
+	}
 }
 
 type shuntCount struct {
@@ -67,9 +91,8 @@ type shuntFlow struct {
 	Action   uint8
 	Push     uint16
 	Wire     uint16
-	_        [4]byte
-	State    uint64
-	OutPort  uint64
+	Out      uint16
+	_        [10]byte
 }
 
 type shuntGuard struct {
@@ -98,12 +121,25 @@ type shuntLane struct {
 }
 
 type shuntLook struct {
-	_             structs.HostLayout
-	Bridge        uint64
-	Port          uint64
-	Live          uint64
+	_      structs.HostLayout
+	Bridge shuntBridgeImage
+	Port   struct {
+		_            structs.HostLayout
+		Port         uint64
+		Device       uint64
+		Tcx          uint64
+		Flags        uint64
+		State        uint64
+		Backup       uint64
+		Revision     uint64
+		Filters      uint64
+		IngressHooks uint64
+		EgressHooks  uint64
+		Mtu          uint32
+		VlanDevices  uint32
+	}
 	BridgeIfindex uint32
-	VlanDevices   uint32
+	_             [4]byte
 }
 
 type shuntPair struct {
@@ -123,7 +159,22 @@ type shuntPort struct {
 	Out     uint16
 	Wire    uint16
 	Pad     [2]uint16
-	Live    uint64
+}
+
+type shuntPortImage struct {
+	_            structs.HostLayout
+	Port         uint64
+	Device       uint64
+	Tcx          uint64
+	Flags        uint64
+	State        uint64
+	Backup       uint64
+	Revision     uint64
+	Filters      uint64
+	IngressHooks uint64
+	EgressHooks  uint64
+	Mtu          uint32
+	VlanDevices  uint32
 }
 
 type shuntPrint struct {
@@ -179,33 +230,36 @@ type shuntWire struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	shuntMapAnswers       = "answers"
-	shuntMapCounters      = "counters"
-	shuntMapDelivered     = "delivered"
-	shuntMapFlows         = "flows"
-	shuntMapGuards        = "guards"
-	shuntMapLanes         = "lanes"
-	shuntMapLooks         = "looks"
-	shuntMapPorts         = "ports"
-	shuntMapQuestions     = "questions"
-	shuntMapSent          = "sent"
-	shuntMapStations      = "stations"
-	shuntMapVlans         = "vlans"
-	shuntMapWatched       = "watched"
-	shuntMapWireCounts    = "wire_counts"
-	shuntMapWires         = "wires"
-	shuntProgShuntExplain = "shunt_explain"
-	shuntProgShuntIngress = "shunt_ingress"
-	shuntProgShuntLook    = "shunt_look"
-	shuntProgShuntMember  = "shunt_member"
-	shuntVarBridge        = "bridge"
-	shuntVarChanges       = "changes"
-	shuntVarEntriesTraced = "entries_traced"
-	shuntVarReadsDevices  = "reads_devices"
-	shuntVarRevocation    = "revocation"
-	shuntVarSlot          = "slot"
-	shuntVarTickNs        = "tick_ns"
-	shuntVarWireNumber    = "wire_number"
+	shuntMapAnswers           = "answers"
+	shuntMapDelivered         = "delivered"
+	shuntMapGuards            = "guards"
+	shuntMapLanes             = "lanes"
+	shuntMapLooks             = "looks"
+	shuntMapPorts             = "ports"
+	shuntMapQuestions         = "questions"
+	shuntMapSent              = "sent"
+	shuntMapStations          = "stations"
+	shuntMapVlans             = "vlans"
+	shuntMapWatched           = "watched"
+	shuntMapWireCounts        = "wire_counts"
+	shuntMapWires             = "wires"
+	shuntProgShuntExplain     = "shunt_explain"
+	shuntProgShuntIngress     = "shunt_ingress"
+	shuntProgShuntIngressLive = "shunt_ingress_live"
+	shuntProgShuntLook        = "shunt_look"
+	shuntProgShuntMember      = "shunt_member"
+	shuntVarBridge            = "bridge"
+	shuntVarChanges           = "changes"
+	shuntVarCounters          = "counters"
+	shuntVarEntriesTraced     = "entries_traced"
+	shuntVarFlows             = "flows"
+	shuntVarImages            = "images"
+	shuntVarLastCpu           = "last_cpu"
+	shuntVarReadsDevices      = "reads_devices"
+	shuntVarRevocation        = "revocation"
+	shuntVarSlot              = "slot"
+	shuntVarTickNs            = "tick_ns"
+	shuntVarWireNumber        = "wire_number"
 )
 
 // loadShunt returns the embedded CollectionSpec for shunt.
@@ -250,10 +304,11 @@ type shuntSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type shuntProgramSpecs struct {
-	ShuntExplain *ebpf.ProgramSpec `ebpf:"shunt_explain"`
-	ShuntIngress *ebpf.ProgramSpec `ebpf:"shunt_ingress"`
-	ShuntLook    *ebpf.ProgramSpec `ebpf:"shunt_look"`
-	ShuntMember  *ebpf.ProgramSpec `ebpf:"shunt_member"`
+	ShuntExplain     *ebpf.ProgramSpec `ebpf:"shunt_explain"`
+	ShuntIngress     *ebpf.ProgramSpec `ebpf:"shunt_ingress"`
+	ShuntIngressLive *ebpf.ProgramSpec `ebpf:"shunt_ingress_live"`
+	ShuntLook        *ebpf.ProgramSpec `ebpf:"shunt_look"`
+	ShuntMember      *ebpf.ProgramSpec `ebpf:"shunt_member"`
 }
 
 // shuntMapSpecs contains maps before they are loaded into the kernel.
@@ -261,9 +316,7 @@ type shuntProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type shuntMapSpecs struct {
 	Answers    *ebpf.MapSpec `ebpf:"answers"`
-	Counters   *ebpf.MapSpec `ebpf:"counters"`
 	Delivered  *ebpf.MapSpec `ebpf:"delivered"`
-	Flows      *ebpf.MapSpec `ebpf:"flows"`
 	Guards     *ebpf.MapSpec `ebpf:"guards"`
 	Lanes      *ebpf.MapSpec `ebpf:"lanes"`
 	Looks      *ebpf.MapSpec `ebpf:"looks"`
@@ -283,7 +336,11 @@ type shuntMapSpecs struct {
 type shuntVariableSpecs struct {
 	Bridge        *ebpf.VariableSpec `ebpf:"bridge"`
 	Changes       *ebpf.VariableSpec `ebpf:"changes"`
+	Counters      *ebpf.VariableSpec `ebpf:"counters"`
 	EntriesTraced *ebpf.VariableSpec `ebpf:"entries_traced"`
+	Flows         *ebpf.VariableSpec `ebpf:"flows"`
+	Images        *ebpf.VariableSpec `ebpf:"images"`
+	LastCpu       *ebpf.VariableSpec `ebpf:"last_cpu"`
 	ReadsDevices  *ebpf.VariableSpec `ebpf:"reads_devices"`
 	Revocation    *ebpf.VariableSpec `ebpf:"revocation"`
 	Slot          *ebpf.VariableSpec `ebpf:"slot"`
@@ -312,9 +369,7 @@ func (o *shuntObjects) Close() error {
 // It can be passed to loadShuntObjects or ebpf.CollectionSpec.LoadAndAssign.
 type shuntMaps struct {
 	Answers    *ebpf.Map `ebpf:"answers"`
-	Counters   *ebpf.Map `ebpf:"counters"`
 	Delivered  *ebpf.Map `ebpf:"delivered"`
-	Flows      *ebpf.Map `ebpf:"flows"`
 	Guards     *ebpf.Map `ebpf:"guards"`
 	Lanes      *ebpf.Map `ebpf:"lanes"`
 	Looks      *ebpf.Map `ebpf:"looks"`
@@ -331,9 +386,7 @@ type shuntMaps struct {
 func (m *shuntMaps) Close() error {
 	return _ShuntClose(
 		m.Answers,
-		m.Counters,
 		m.Delivered,
-		m.Flows,
 		m.Guards,
 		m.Lanes,
 		m.Looks,
@@ -354,7 +407,11 @@ func (m *shuntMaps) Close() error {
 type shuntVariables struct {
 	Bridge        *ebpf.Variable `ebpf:"bridge"`
 	Changes       *ebpf.Variable `ebpf:"changes"`
+	Counters      *ebpf.Variable `ebpf:"counters"`
 	EntriesTraced *ebpf.Variable `ebpf:"entries_traced"`
+	Flows         *ebpf.Variable `ebpf:"flows"`
+	Images        *ebpf.Variable `ebpf:"images"`
+	LastCpu       *ebpf.Variable `ebpf:"last_cpu"`
 	ReadsDevices  *ebpf.Variable `ebpf:"reads_devices"`
 	Revocation    *ebpf.Variable `ebpf:"revocation"`
 	Slot          *ebpf.Variable `ebpf:"slot"`
@@ -366,16 +423,18 @@ type shuntVariables struct {
 //
 // It can be passed to loadShuntObjects or ebpf.CollectionSpec.LoadAndAssign.
 type shuntPrograms struct {
-	ShuntExplain *ebpf.Program `ebpf:"shunt_explain"`
-	ShuntIngress *ebpf.Program `ebpf:"shunt_ingress"`
-	ShuntLook    *ebpf.Program `ebpf:"shunt_look"`
-	ShuntMember  *ebpf.Program `ebpf:"shunt_member"`
+	ShuntExplain     *ebpf.Program `ebpf:"shunt_explain"`
+	ShuntIngress     *ebpf.Program `ebpf:"shunt_ingress"`
+	ShuntIngressLive *ebpf.Program `ebpf:"shunt_ingress_live"`
+	ShuntLook        *ebpf.Program `ebpf:"shunt_look"`
+	ShuntMember      *ebpf.Program `ebpf:"shunt_member"`
 }
 
 func (p *shuntPrograms) Close() error {
 	return _ShuntClose(
 		p.ShuntExplain,
 		p.ShuntIngress,
+		p.ShuntIngressLive,
 		p.ShuntLook,
 		p.ShuntMember,
 	)

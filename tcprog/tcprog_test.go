@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -56,15 +57,26 @@ func TestReasonsAreTheSameInCAndGo(t *testing.T) {
 }
 
 func TestSizesAreTheSameInCAndGo(t *testing.T) {
-	spec, err := loadSpec(16)
+	spec, err := loadSpec(16, true)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if n := spec.Maps[shuntMapPorts].MaxEntries; n != maxSlots {
 		t.Errorf("MAX_SLOTS is %d, maxSlots %d", n, maxSlots)
 	}
-	if n := spec.Maps[shuntMapCounters].MaxEntries; n != accel.NumReasons {
-		t.Errorf("the counters have %d entries, and there are %d reasons", n, accel.NumReasons)
+	if accel.NumReasons > 1<<reasonsBits {
+		t.Errorf("there are %d reasons, and room for %d", accel.NumReasons, 1<<reasonsBits)
+	}
+	compiled, err := loadShunt()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, size := range map[string]uintptr{
+		"flows": unsafe.Sizeof(shuntFlow{}), "counters": unsafe.Sizeof(shuntCount{}), "images": unsafe.Sizeof(portImage{}),
+	} {
+		if n := compiled.Variables[name].Size(); uintptr(n) != size {
+			t.Errorf("%s is compiled with %d bytes, and enlarged by values of %d", name, n, size)
+		}
 	}
 }
 
@@ -555,13 +567,13 @@ func TestNextDaemonTakesOver(t *testing.T) {
 			l := newLab(t, attach)
 			l.open()
 			l.expect(frame(alice, bob), accel.Fast)
-			before, epoch := l.counts(), l.d.bridges[testBridge].control.shared.EpochAll
+			before, epoch := l.counts(), l.d.bridges[testBridge].control.shared.Epoch[0]
 			l.kill()
 
 			l.d = l.newDataplane(attach)
 			l.must(l.d.OpenBridge(accel.Bridge{Name: "br0", Ifindex: testBridge}))
 			// The next daemon counts changes from the beginning: no sum may come out the same.
-			if now := l.d.bridges[testBridge].control.shared.EpochAll; now-epoch < 1<<32 {
+			if now := l.d.bridges[testBridge].control.shared.Epoch[0]; now-epoch < 1<<32 {
 				t.Errorf("the epoch went from %d to %d: flows of the earlier daemon may count again", epoch, now)
 			}
 			left := l.stations()

@@ -3,10 +3,10 @@ package tcprog
 import (
 	"encoding/binary"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -265,16 +265,19 @@ func (l *lab) snapshot(br *bridge) map[string]any {
 	l.must(br.eachStation(func(k shuntStationKey, s shuntStation) { stations[k] = s }))
 	all["stations"] = stations
 	var flows []uint64
-	var index uint32
-	var perCPU []shuntFlow
-	rows := br.maps[shuntMapFlows].Iterate()
-	for rows.Next(&index, &perCPU) {
-		for _, f := range perCPU {
-			flows = append(flows, f.Head, f.Rest, f.Age)
-		}
+	for _, f := range l.flows(br) {
+		flows = append(flows, f.Head, f.Rest, f.Age)
 	}
-	l.must(rows.Err())
-	all["flows"] = slices.Clone(flows)
+	all["flows"] = flows
+	return all
+}
+
+// flows is the flow cache of all CPUs, one after the other.
+func (l *lab) flows(br *bridge) []shuntFlow {
+	l.t.Helper()
+	m := br.maps[mapFlows]
+	all := make([]shuntFlow, m.ValueSize()/uint32(unsafe.Sizeof(shuntFlow{})))
+	l.must(m.Lookup(uint32(0), all))
 	return all
 }
 
@@ -358,10 +361,8 @@ func TestFailedDecisionLeavesTheCacheAlone(t *testing.T) {
 	k := keyOf(accel.StationKey{MAC: dave, VID: 10})
 	l.openKeepalive(br, k)
 	l.expect(frame(dave, carol), accel.Keepalive)
-	var perCPU []shuntFlow
-	l.must(br.maps[shuntMapFlows].Lookup(uint32(flowIndex(alice, bob)), &perCPU))
-	for _, f := range perCPU {
-		if f.Age != 0 && (f.Action != tagPush || f.Push != 10) {
+	for i, f := range l.flows(br) {
+		if uint64(i%(1<<flowsBits)) == flowIndex(alice, bob) && f.Age != 0 && (f.Action != tagPush || f.Push != 10) {
 			t.Errorf("alice's flow has action %d and pushes %d now", f.Action, f.Push)
 		}
 	}
@@ -376,14 +377,14 @@ func (l *lab) openKeepalive(br *bridge, k shuntStationKey) {
 	l.must(br.maps[shuntMapStations].Put(k, rec))
 }
 
-// flowIndex is flow_of in bpf/shunt.c, for an untagged frame of the tests' EtherType.
+// flowIndex is flow_at in bpf/flows.h, for an untagged frame of the tests' EtherType.
 func flowIndex(source, destination accel.MAC) uint64 {
 	head := binary.LittleEndian.Uint64(append(destination[:], source[:2]...))
 	rest := uint64(binary.LittleEndian.Uint32(source[2:]))<<16 | uint64(testEtherType>>8|testEtherType&0xff<<8)<<48
-	return (rest*0x9E3779B97F4A7C15 ^ head) * 0x9E3779B97F4A7C15 >> (64 - flowsBits)
+	return (rest*flowsSpread ^ head) * flowsSpread >> (64 - flowsBits)
 }
 
-const flowsBits = 12 // FLOWS_BITS in bpf/maps.h
+const flowsSpread = 1<<64 - 0x61C88647 // FLOWS_SPREAD in bpf/flows.h
 
 // collidingSource finds an address whose flow to other has the place in the cache
 // of the flow from source to destination.

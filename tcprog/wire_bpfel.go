@@ -26,25 +26,6 @@ type wireDelivery struct {
 	AtNs       uint64
 }
 
-type wireFlow struct {
-	_        structs.HostLayout
-	Head     uint64
-	Rest     uint64
-	Age      uint64
-	Until    uint64
-	Ifindex  uint32
-	QuickLen uint32
-	MaxLen   uint32
-	Shards   [2]uint8
-	Extras   uint8
-	Action   uint8
-	Push     uint16
-	Wire     uint16
-	_        [4]byte
-	State    uint64
-	OutPort  uint64
-}
-
 type wireGuarded struct {
 	_       structs.HostLayout
 	Members [2]struct {
@@ -85,7 +66,6 @@ type wirePort struct {
 	Out     uint16
 	Wire    uint16
 	Pad     [2]uint16
-	Live    uint64
 }
 
 type wirePrint struct {
@@ -126,9 +106,7 @@ type wireWire struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	wireMapCounters        = "counters"
 	wireMapDelivered       = "delivered"
-	wireMapFlows           = "flows"
 	wireMapGuards          = "guards"
 	wireMapLanes           = "lanes"
 	wireMapPorts           = "ports"
@@ -199,9 +177,7 @@ type wireProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type wireMapSpecs struct {
-	Counters   *ebpf.MapSpec `ebpf:"counters"`
 	Delivered  *ebpf.MapSpec `ebpf:"delivered"`
-	Flows      *ebpf.MapSpec `ebpf:"flows"`
 	Guards     *ebpf.MapSpec `ebpf:"guards"`
 	Lanes      *ebpf.MapSpec `ebpf:"lanes"`
 	Ports      *ebpf.MapSpec `ebpf:"ports"`
@@ -240,9 +216,7 @@ func (o *wireObjects) Close() error {
 //
 // It can be passed to loadWireObjects or ebpf.CollectionSpec.LoadAndAssign.
 type wireMaps struct {
-	Counters   *ebpf.Map `ebpf:"counters"`
 	Delivered  *ebpf.Map `ebpf:"delivered"`
-	Flows      *ebpf.Map `ebpf:"flows"`
 	Guards     *ebpf.Map `ebpf:"guards"`
 	Lanes      *ebpf.Map `ebpf:"lanes"`
 	Ports      *ebpf.Map `ebpf:"ports"`
@@ -255,9 +229,7 @@ type wireMaps struct {
 
 func (m *wireMaps) Close() error {
 	return _WireClose(
-		m.Counters,
 		m.Delivered,
-		m.Flows,
 		m.Guards,
 		m.Lanes,
 		m.Ports,

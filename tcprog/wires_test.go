@@ -823,15 +823,63 @@ func TestAWireThatCouldNotBeOpenedLeavesNothing(t *testing.T) {
 	}
 }
 
-// The state of a stable port is read live through the address in its record: its
+// The state of a stable port is read live through the addresses in its image: its
 // members are no ports. A port that left, or came again, is not taken for what it was.
 func TestAStablePortIsReadLive(t *testing.T) {
-	l := newWireLab(t, "auto")
+	l, guest := newLiveLab(t)
+	in := frame(carol, alice)
+	run(t, "ip", "link", "set", "uplink", "type", "bridge_slave", "isolated", "on")
+	l.arrive(l.first, in, tcRedirect, accel.PortChanged, none)
+	l.leave(in)
+	run(t, "ip", "link", "set", "uplink", "type", "bridge_slave", "isolated", "off")
+	l.arrive(l.first, in, tcRedirect, accel.Fast, none)
+
+	run(t, "ip", "link", "set", "uplink", "nomaster")
+	l.isSlow(in)
+	l.enslave("uplink")
+	l.isSlow(in)
+	l.attachAsSeen(l.uplink, guest)
+	l.arrive(l.first, in, tcRedirect, accel.Fast, none)
+}
+
+// An image whose addresses are those of other devices, or bridges, is of no use, though
+// all that is read there is as it was.
+func TestAnImageIsOfOnePort(t *testing.T) {
+	l, guest := newLiveLab(t)
+	in := frame(carol, alice)
+	br := l.d.bridges[testBridge]
+	image := &br.images.of[br.ports[l.uplink].slot]
+	own, other := image.Device, br.images.of[br.ports[guest].slot].Device
+	image.Device = other
+	br.control.bumpAll()
+	l.isSlow(in)
+	image.Device = own
+	l.arrive(l.first, in, tcRedirect, accel.Fast, none)
+
+	alien := l.addVeth("alien")
+	run(t, "ip", "link", "add", "br1", "type", "bridge")
+	run(t, "ip", "link", "set", "br1", "up")
+	run(t, "ip", "link", "set", "alien", "master", "br1")
+	l.must(l.d.changes.watch(alien, false))
+	look := l.d.changes.ofLivePort(alien)
+	var known bool
+	br.control.shared.Image, known = l.d.changes.bridgeImage(look.bridge)
+	if !known {
+		t.Fatal("nothing is known of the other bridge")
+	}
+	br.control.bumpAll()
+	l.isSlow(in)
+}
+
+// newLiveLab is a stable port and a guest's port in a bridge whose state is read live,
+// with frames from the one to the other fast.
+func newLiveLab(t *testing.T) (l *wireLab, guest int) {
+	l = newWireLab(t, "auto")
 	if l.d.changes.look == nil { // this kernel's changes are traced; it can be read all the same
 		l.must(l.d.changes.readLive())
 	}
 	l.d.changes.mode = modeLive
-	guest := l.addVeth("guest")
+	guest = l.addVeth("guest")
 	for _, device := range []string{"br0", "uplink-peer", "guest-peer"} {
 		run(t, "ip", "link", "set", device, "up")
 	}
@@ -845,19 +893,7 @@ func TestAStablePortIsReadLive(t *testing.T) {
 	l.arrive(l.first, in, tcRedirect, accel.Keepalive, none)
 	l.leave(in)
 	l.arrive(l.first, in, tcRedirect, accel.Fast, none)
-
-	run(t, "ip", "link", "set", "uplink", "type", "bridge_slave", "isolated", "on")
-	l.arrive(l.first, in, tcRedirect, accel.PortChanged, none)
-	l.leave(in)
-	run(t, "ip", "link", "set", "uplink", "type", "bridge_slave", "isolated", "off")
-	l.arrive(l.first, in, tcRedirect, accel.Fast, none)
-
-	run(t, "ip", "link", "set", "uplink", "nomaster")
-	l.isSlow(in)
-	l.enslave("uplink")
-	l.isSlow(in)
-	l.attachAsSeen(l.uplink, guest)
-	l.arrive(l.first, in, tcRedirect, accel.Fast, none)
+	return l, guest
 }
 
 // enslave puts a device into the bridge and waits until it forwards.

@@ -49,7 +49,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "a change of a port ends cached flows",
-		file: "tcprog/port.go", old: "	br.control.bumpAll()\n	if err == nil {\n		err = errors.Join(", new: "	if err == nil {\n		err = errors.Join(",
+		file: "tcprog/port.go", old: "	br.control.bumpAll()\n	if err == nil {\n		br.storeImage(p.slot, &rec)\n		err = errors.Join(br.put(p.slot, barred(rec)), br.storeVLANs(p.slot, p.vlans, vlans))\n	}\n	br.control.bumpAll() // who read half of each must not meet the open record\n", new: "	if err == nil {\n		br.storeImage(p.slot, &rec)\n		err = errors.Join(br.put(p.slot, barred(rec)), br.storeVLANs(p.slot, p.vlans, vlans))\n	}\n",
 		pkg: "./tcprog", run: "TestChangesReachCachedFlows",
 	},
 	{
@@ -74,7 +74,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "ARP is passed up",
-		file: "tcprog/bpf/shunt.c", old: "	case ETH_P_ARP:\n", new: "",
+		file: "tcprog/bpf/shunt.c", old: "	case bpf_htons(ETH_P_ARP):\n", new: "",
 		pkg: "./tcprog", run: "TestEveryFrameHasItsReason",
 	},
 	{

@@ -20,18 +20,18 @@ func init() {
 	c("the bridge's version counts", "		return has_version(c->ifindex, seen);\n", "		return true;\n", "TestVersionsVoidRecords")
 	c("the ingress port's version counts", "		return has_version(in->ifindex, in->seen);\n", "		return true;\n", "TestVersionsVoidRecords")
 	c("the egress port's version counts", "		return has_version(out->ifindex, out->seen);\n", "		return true;\n", "TestVersionsVoidRecords")
-	c("a change ends cached flows", " + *(volatile __u64 *)&changes;", ";", "TestVersionsVoidRecords")
-	c("a flow is of one port", "(in << MAC_BITS) + *", "*", "TestAFlowIsOfOnePort")
+	c("a change ends cached flows", " +\n	       *(volatile __u64 *)&changes;", ";", "TestVersionsVoidRecords")
+	c("a flow is of one port", "(in << MAC_BITS) + epoch", "epoch", "TestAFlowIsOfOnePort")
 	c("a frame that is too long is not just sent", " || skb->len > flow->quick_len)", ")", "TestEveryFrameHasItsReason")
 	c("extras are done", "flow->extras ? 0 : out->max_len", "out->max_len", "TestVLANs|TestEveryFrameHasItsReason")
-	c("the protocol is part of a flow", "*(__u64 *)(data + 8) << 16 | tag;", "(*(__u64 *)(data + 8) & 0xffffffff) << 16 | 0x0008ULL << 48 | tag;", "TestEveryFrameHasItsReason")
+	c("the protocol is part of a flow", "*(__u64 *)(data + 8) << 16;", "(*(__u64 *)(data + 8) & 0xffffffff) << 16 | 0x0008ULL << 48;", "TestEveryFrameHasItsReason")
 	c("a flow ends when its source is due", "	return end > f->now_ns ? f->now_jiffies + (end - f->now_ns) / tick_ns - 1 : 0;\n", "	return ~0ULL;\n", "TestACachedFlowEnds")
 	c("a sticky entry stays", "s->flags & STATION_STICKY || ", "", "TestEntryThatStaysIsKept")
 	c("a port that does not learn moves nothing", " || (in && !(in->flags & PORT_LEARNS))", "", "TestEntryThatStaysIsKept")
 	c("neighbour discovery is the bridge's where it is suppressed", "		return NEIGH_SUPPRESS;\n", "		return FAST;\n", "TestNeighbourDiscoveryIsLeftToTheBridge")
 	c("explain revokes nothing", "		if (!dry && !entries_traced)\n			revoke", "		if (!entries_traced)\n			revoke", "TestExplainChangesNothing")
 	c("explain does not stand for a keepalive", "		if (!answer)\n			source->seen_ns = f->now_ns;\n", "		source->seen_ns = f->now_ns;\n", "TestExplainChangesNothing")
-	c("a decision that fails leaves the cache alone", "	reason = check_egress(f, c, in, out, out_slot, &now, &tagging);\n", "	reason = check_egress(f, c, in, out, out_slot, &now, &tagging);\n	flow->action = tagging.action;\n", "TestFailedDecisionLeavesTheCacheAlone")
+	c("a decision that fails leaves the cache alone", "	reason = check_egress(f, c, in, out, out_slot, &tagging);\n", "	reason = check_egress(f, c, in, out, out_slot, &tagging);\n	flow->action = tagging.action;\n", "TestFailedDecisionLeavesTheCacheAlone")
 	c("a device without a version is not used", "	return w && ", "	return !w || ", "TestUnwatchedPortIsNotUsed")
 	c("explain looks at the frame too", "	if (a->reason == FAST)\n		a->reason = check_frame(skb, &f, &flow);\n", "", "TestExplainLooksAtTheFrame")
 	c("what br_netfilter would cut is the bridge's", "		room = VLAN_HLEN_;\n", "		room = 0;\n", "TestEveryFrameHasItsReason")
@@ -61,9 +61,14 @@ func init() {
 			pkg: "./tcprog", run: "TestOldPinsAreRemoved",
 		},
 		mutant{
-			name: "a dead daemon's fast path is revoked", file: "tcprog/bpf/shunt.c",
-			old: "		return now->port == in->seen;\n", new: "		return true;\n",
-			pkg: "./integration", run: "TestDeadDaemonsFastPathIsRevoked",
+			name: "verdict: a port that is read live is still the device's", file: "tcprog/bpf/images.h",
+			old: "(__u64)device_in(seen)->rx_handler_data == seen->port &&\n	       ", new: "",
+			pkg: "./tcprog", run: "TestAnImageIsOfOnePort",
+		},
+		mutant{
+			name: "verdict: a port that is read live is still the bridge's", file: "tcprog/bpf/images.h",
+			old: " &&\n	       (__u64)port_in(seen)->br == bridge.image.bridge;", new: ";",
+			pkg: "./tcprog", run: "TestAnImageIsOfOnePort",
 		},
 	)
 }

@@ -9,7 +9,6 @@
  */
 
 #define MAX_SLOTS 2048	  /* a bridge has at most 1023 ports (BR_MAX_PORTS) */
-#define FLOWS_BITS 12
 
 /* A MAC in a VLAN; vid is 0 on a bridge without VLAN filtering. */
 struct station_key {
@@ -40,8 +39,8 @@ enum port_flags {
  * exchange a device is one store. Slot 0 is never used.
  *
  * The daemon never changes a record while it says FAST: it makes in and out say
- * PORT_CHANGED, raises epoch_all, stores the rest, raises epoch_all, and stores in
- * and out. Whoever finds epoch_all at the end as it was at the beginning has read
+ * PORT_CHANGED, raises all epochs, stores the rest, raises all epochs, and stores in
+ * and out. Whoever finds an epoch at the end as it was at the beginning has read
  * one record, or one that is barred.
  */
 struct port {
@@ -54,7 +53,24 @@ struct port {
 	__u16 out;     /* reason why not egress */
 	__u16 wire;    /* of a stable port: what it sends goes there; 0: none */
 	__u16 pad[2];
-	__u64 live;    /* struct net_bridge_port of a stable port, where it is read live */
+};
+
+/* A port at one moment, where it is read live: see images.h. What the kernel does not
+ * have is zero.
+ */
+struct port_image {
+	__u64 port;   /* address of its struct net_bridge_port; 0: nobody looked */
+	__u64 device; /* of its struct net_device */
+	__u64 tcx;    /* of its struct tcx_entry */
+	__u64 flags;
+	__u64 state;  /* see state_at */
+	__u64 backup;
+	__u64 revision; /* of the programs at its tcx */
+	__u64 filters;
+	__u64 ingress_hooks;
+	__u64 egress_hooks;
+	__u32 mtu;
+	__u32 vlan_devices;
 };
 
 /* A port's membership in a VLAN. */
@@ -66,44 +82,6 @@ struct vlan_key {
 enum vlan_flags {
 	VLAN_UNTAGGED = 1,   /* the tag is taken off at egress */
 	VLAN_FORWARDING = 2, /* the VLAN's own state on the port */
-};
-
-/* What is done with the tag of a frame that goes fast. */
-enum tag_action {
-	TAG_KEEP = 0,
-	TAG_POP = 1,
-	TAG_PUSH = 2,
-};
-
-/* What a flow's frames need beside being sent. */
-enum flow_extras {
-	EXTRA_IP = 1,   /* their IP headers are checked */
-	EXTRA_ND = 2,   /* neighbour discovery is not theirs */
-	EXTRA_TAG = 4,  /* something is done with their tag */
-	EXTRA_WIRE = 8, /* they leave by a wire */
-	EXTRA_LIVE = 16, /* the kernel's state is read */
-};
-
-/* A decision, kept: frames with these addresses, this protocol and this tag that come
- * in on this slot go to ifindex, for as long as the epochs and the state of the kernel
- * stay as they are. Every instruction that a frame spends here counts: what is
- * compared lies as it does in the frame, and the epochs are a sum.
- */
-struct flow {
-	__u64 head;	  /* see struct glance */
-	__u64 rest;
-	__u64 age;	  /* see age_of; 0: no decision */
-	__u64 until;	  /* jiffies: the source is due for the bridge again, or the lease ends */
-	__u32 ifindex;	  /* where the frames leave */
-	__u32 quick_len;  /* up to here a frame is just sent; 0 where there are extras */
-	__u32 max_len;
-	__u8 shards[2];	  /* of the source and the destination */
-	__u8 extras;	  /* enum flow_extras */
-	__u8 action;	  /* enum tag_action */
-	__u16 push;	  /* VID */
-	__u16 wire;	  /* that the frames leave by; 0: none */
-	__u64 state;	  /* of the kernel, where it is read live: see state_of */
-	__u64 out_port;	  /* struct net_bridge_port, where it is read live */
 };
 
 struct count {
@@ -134,18 +112,3 @@ struct {
 	__type(key, struct station_key);
 	__type(value, struct station);
 } stations SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1 << FLOWS_BITS);
-	__type(key, __u32);
-	__type(value, struct flow);
-} flows SEC(".maps");
-
-/* One map for each port, indexed by reason. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, NUM_REASONS);
-	__type(key, __u32);
-	__type(value, struct count);
-} counters SEC(".maps");

@@ -56,7 +56,7 @@ static __always_inline void forget(const unsigned char *mac, __u16 vid, bool cou
 		s = bpf_map_lookup_elem(&stations, &key);
 		if (s)
 			s->flags &= ~STATION_ACTIVE;
-		__sync_fetch_and_add(&c->epoch_all, 1);
+		end_all_flows();
 	}
 	if (counted)
 		__sync_fetch_and_add(&c->revoked, 1);
@@ -114,7 +114,7 @@ static __always_inline void bar_all(const unsigned char *mac)
 	if (!n.found)
 		return;
 	__sync_fetch_and_add(&c->revoked, 1);
-	__sync_fetch_and_add(&c->epoch_all, 1);
+	end_all_flows();
 }
 
 /* Added or replaced by hand, before the result is known: the entry goes, and is

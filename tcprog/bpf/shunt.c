@@ -27,7 +27,8 @@
 
 #include "changes.h"
 #include "control.h"
-#include "live.h"
+#include "flows.h"
+#include "images.h"
 #include "maps.h"
 #include "wire.h"
 
@@ -47,6 +48,9 @@ const volatile bool entries_traced = false;
 /* How the kernel's own changes are noticed; the loader says what it can do. */
 enum { NETLINK = 0, TRACED = 1, LIVE = 2 };
 const volatile __u32 revocation = NETLINK;
+
+/* What no record is true for: see void in control.go. */
+#define VOID ~0ULL
 
 /* The length of a tick, nanoseconds. */
 const volatile __u32 tick_ns = 1000000;
@@ -129,11 +133,11 @@ static __always_inline __u16 tag_of(__u16 vid, __u16 protocol)
 
 static __always_inline __u16 tag_in(struct __sk_buff *skb)
 {
-	return skb->vlan_present ? tag_of(skb->vlan_tci, bpf_ntohs(skb->vlan_proto)) : 0;
+	return tag_of(skb->vlan_tci, bpf_ntohs(skb->vlan_proto));
 }
 
 /* Of nearly every frame sixteen bytes are there, and are read in two words. */
-static __always_inline bool look_at(struct __sk_buff *skb, __u16 tag, struct glance *g)
+static __always_inline bool look_at(struct __sk_buff *skb, struct glance *g)
 {
 	void *data = (void *)(long)skb->data;
 	void *end = (void *)(long)skb->data_end;
@@ -141,33 +145,35 @@ static __always_inline bool look_at(struct __sk_buff *skb, __u16 tag, struct gla
 	if (data + 2 * sizeof(__u64) > end)
 		return false;
 	g->head = *(__u64 *)data;
-	g->rest = *(__u64 *)(data + 8) << 16 | tag;
+	g->rest = *(__u64 *)(data + 8) << 16;
+	if (skb->vlan_present)
+		g->rest |= tag_in(skb);
 	return true;
 }
 
-static __always_inline bool look_closely(struct __sk_buff *skb, __u16 tag, struct glance *g)
+static __always_inline bool look_closely(struct __sk_buff *skb, struct glance *g)
 {
 	__u64 words[2] = {};
 
-	if (look_at(skb, tag, g))
+	if (look_at(skb, g))
 		return true;
 	if (bpf_skb_load_bytes(skb, 0, words, ETH_HLEN))
 		return false;
 	g->head = words[0];
-	g->rest = words[1] << 16 | tag;
+	g->rest = words[1] << 16;
+	if (skb->vlan_present)
+		g->rest |= tag_in(skb);
 	return true;
 }
 
-static __always_inline __u16 protocol_of(const struct glance *g)
-{
-	return bpf_ntohs(g->rest >> MAC_BITS);
-}
+/* In network order, as it lies there. */
+static __always_inline __u16 protocol_of(const struct glance *g) { return g->rest >> MAC_BITS; }
 
 static __always_inline void parse(const struct glance *g, __u32 at, __u32 len, struct frame *f)
 {
 	f->destination = g->head & MAC_MASK;
 	f->source = g->head >> MAC_BITS | (g->rest & MAC_MASK & ~0xffffULL);
-	f->protocol = protocol_of(g);
+	f->protocol = bpf_ntohs(protocol_of(g));
 	f->tag = g->rest;
 	if (f->tag)
 		f->tag_protocol = f->tag & TAG_8021AD ? ETH_P_8021AD : ETH_P_8021Q;
@@ -182,39 +188,31 @@ static __always_inline enum reason class_of(const struct glance *g)
 {
 	__u16 protocol = protocol_of(g);
 
-	if (g->head & MULTICAST_BIT)
-		return MULTICAST;
-	if (g->head >> MAC_BITS & MULTICAST_BIT)
-		return SOURCE_MULTICAST;
+	if (g->head & (MULTICAST_BIT | (__u64)MULTICAST_BIT << MAC_BITS))
+		return g->head & MULTICAST_BIT ? MULTICAST : SOURCE_MULTICAST;
 	if (!(g->head >> MAC_BITS) && !(g->rest & MAC_MASK & ~0xffffULL))
 		return SOURCE_ZERO;
+	/* net/ethernet/eth.c: eth_type_trans; a length is less than ETH_P_802_3_MIN, whose
+	 * second byte is zero.
+	 */
+	if ((protocol & 0xff) < ETH_P_802_3_MIN >> 8)
+		return LLC;
 	switch (protocol) {
-	case ETH_P_ARP:
-	case ETH_P_RARP:
+	case bpf_htons(ETH_P_ARP):
+	case bpf_htons(ETH_P_RARP):
 		return ARP;
-	case ETH_P_CFM_:
+	case bpf_htons(ETH_P_CFM_):
 		return CFM;
-	case ETH_P_MRP_:
+	case bpf_htons(ETH_P_MRP_):
 		return MRP;
-	case ETH_P_8021Q:
-	case ETH_P_8021AD:
+	case bpf_htons(ETH_P_8021Q):
+	case bpf_htons(ETH_P_8021AD):
 		return DOUBLE_TAGGED;
 	}
-	/* net/ethernet/eth.c: eth_type_trans */
-	if (protocol < ETH_P_802_3_MIN)
-		return LLC;
 	return FAST;
 }
 
 static __always_inline __u8 shard(__u64 address) { return address >> 32 ^ address >> 40; }
-
-static __always_inline struct flow *flow_of(const struct glance *g)
-{
-	__u64 h = (g->rest * 0x9E3779B97F4A7C15ULL ^ g->head) * 0x9E3779B97F4A7C15ULL;
-	__u32 index = h >> (64 - FLOWS_BITS);
-
-	return bpf_map_lookup_elem(&flows, &index);
-}
 
 /* Everything that may end the flows of these stations is in the sum, and only ever
  * grows, below the slot where they come in: so the sum is the same only if all of it is.
@@ -222,48 +220,34 @@ static __always_inline struct flow *flow_of(const struct glance *g)
  */
 static __always_inline __u64 age_of(const __u8 shards[2], __u64 in)
 {
-	return (in << MAC_BITS) + *(volatile __u64 *)&bridge.epoch_all +
-	       *(volatile __u64 *)&bridge.epoch[shards[0]] +
-	       *(volatile __u64 *)&bridge.epoch[shards[1]] + *(volatile __u64 *)&changes;
+	const volatile __u64 *epoch = FIRST_OF(bridge.epoch);
+
+	return (in << MAC_BITS) + epoch[shards[0]] + epoch[shards[1]] +
+	       *(volatile __u64 *)&changes;
 }
 
-/* The port where the frame came in, as the kernel has it. A member does not lead to
- * its stable port: there the daemon's record does. That it is still the port is
- * seen like everything else of it (fold_port).
+/* The kernel is as it was when the daemon looked, for the flow's frames. */
+static __always_inline bool is_as_seen(const struct flow *flow)
+{
+	const struct port_image *in = image_of(slot), *out = image_of(flow->out);
+
+	if (!entries_traced && (!is_port(in) || !is_port(out)))
+		return false;
+	return is_bridge(&bridge.image) && is_ingress(in, (__u16)flow->rest) && is_egress(out);
+}
+
+static __always_inline bool is_for(const struct flow *flow, const struct glance *g)
+{
+	return flow->head == g->head && flow->rest == g->rest;
+}
+
+/* What was decided is still true. An image is exchanged behind new epochs, so the age is
+ * asked for behind the images.
  */
-static __always_inline struct net_bridge_port *live_port(struct __sk_buff *skb)
+static __always_inline bool holds(const struct flow *flow, __u64 jiffies, bool live)
 {
-	struct sk_buff *kernel;
-	struct port *p;
-	__u32 key = slot;
-
-	if (!wire_number) {
-		kernel = bpf_cast_to_kern_ctx(skb);
-		return port_of(kernel->dev);
-	}
-	p = bpf_map_lookup_elem(&ports, &key);
-	if (!p || !p->live)
-		return NULL;
-	return CAST(struct net_bridge_port, p->live);
-}
-
-/* The state of the kernel that a flow's decision hangs on, as a number, where it is
- * read live.
- */
-static __always_inline __u64 state_of(struct __sk_buff *skb, unsigned long out_port)
-{
-	struct net_bridge_port *in = live_port(skb);
-
-	if (!in)
-		return 0;
-	return whole(fold_bridge(in->br), fold_port(in),
-		     fold_port(CAST(struct net_bridge_port, out_port)));
-}
-
-static __always_inline bool valid(const struct flow *flow, const struct glance *g)
-{
-	return flow->head == g->head && flow->rest == g->rest &&
-	       flow->age == age_of(flow->shards, slot) && bpf_jiffies64() < flow->until;
+	return jiffies < flow->until && (!live || is_as_seen(flow)) &&
+	       flow->age == age_of(flow->shards, slot);
 }
 
 static __always_inline void station_key_of(struct station_key *key, __u64 address, __u16 vid)
@@ -295,7 +279,7 @@ static __always_inline void revoke(struct control *c, struct station *s, const s
 	if (err) {
 		/* EBUSY: the entry cannot be removed now; nobody may use it. */
 		s->flags &= ~STATION_ACTIVE;
-		__sync_fetch_and_add(&c->epoch_all, 1);
+		end_all_flows();
 	}
 	__sync_fetch_and_add(&c->revoked, 1);
 	__sync_fetch_and_add(&c->epoch[shard(f->source)], 1);
@@ -370,15 +354,6 @@ static __always_inline enum reason check_destination(const struct station *s,
 	return FAST;
 }
 
-/* How the kernel is now, for the decision on one frame. */
-struct state {
-	struct net_bridge_port *in; /* read live */
-	__u64 bridge;
-	__u64 port;
-	unsigned long out_port;	    /* read live */
-	__u64 sum;		    /* the state of struct flow */
-};
-
 static __always_inline bool has_version(__u32 ifindex, __u64 seen)
 {
 	struct watch *w = bpf_map_lookup_elem(&watched, &ifindex);
@@ -387,48 +362,36 @@ static __always_inline bool has_version(__u32 ifindex, __u64 seen)
 }
 
 /* Nothing of the bridge, nor a netfilter hook, changed since the daemon looked. */
-static __always_inline bool is_bridge_as_seen(struct __sk_buff *skb, const struct control *c,
-					      struct state *now)
+static __always_inline bool is_bridge_as_seen(const struct control *c)
 {
 	__u64 seen = *(volatile __u64 *)&c->seen;
 
 	if (revocation == TRACED)
 		return has_version(c->ifindex, seen);
-	if (revocation == LIVE) {
-		now->in = live_port(skb);
-		if (!now->in || now->in->br->dev->ifindex != (int)c->ifindex)
-			return false;
-		now->bridge = fold_bridge(now->in->br);
-		return now->bridge == seen;
-	}
+	if (revocation == LIVE)
+		return seen != VOID && is_bridge(&c->image);
 	return true;
 }
 
-static __always_inline bool is_ingress_as_seen(const struct port *in, struct state *now)
+static __always_inline bool is_ingress_as_seen(const struct port *in, const struct frame *f)
 {
+	const struct port_image *image = image_of(f->slot);
+
 	if (revocation == TRACED)
 		return has_version(in->ifindex, in->seen);
-	if (revocation == LIVE) {
-		now->port = fold_port(now->in);
-		return now->port == in->seen;
-	}
+	if (revocation == LIVE)
+		return in->seen != VOID && is_port(image) && is_ingress(image, f->tag);
 	return true;
 }
 
-static __always_inline bool is_egress_as_seen(const struct port *out, struct state *now)
+static __always_inline bool is_egress_as_seen(const struct port *out, __u32 out_slot)
 {
-	__u64 egress;
+	const struct port_image *image = image_of(out_slot);
 
 	if (revocation == TRACED)
 		return has_version(out->ifindex, out->seen);
-	if (revocation == LIVE) {
-		now->out_port = find_port(now->in, out->ifindex);
-		if (!now->out_port)
-			return false;
-		egress = fold_port(CAST(struct net_bridge_port, now->out_port));
-		now->sum = whole(now->bridge, now->port, egress);
-		return egress == out->seen;
-	}
+	if (revocation == LIVE)
+		return out->seen != VOID && is_port(image) && is_egress(image);
 	return true;
 }
 
@@ -439,15 +402,14 @@ struct tagging {
 };
 
 /* The gate, the bridge and the port where the frame came in. */
-static __always_inline enum reason check_ingress(struct __sk_buff *skb, const struct frame *f,
-						 const struct control *c, const struct port *in,
-						 struct state *now)
+static __always_inline enum reason check_ingress(const struct frame *f, const struct control *c,
+						 const struct port *in)
 {
 	__u16 reason;
 
 	if (f->now_ns >= c->lease_ns)
 		return c->reason ? c->reason : LEASE;
-	if (!is_bridge_as_seen(skb, c, now))
+	if (!is_bridge_as_seen(c))
 		return BRIDGE_CHANGED;
 	if (!in)
 		return PORT_UNKNOWN;
@@ -456,7 +418,7 @@ static __always_inline enum reason check_ingress(struct __sk_buff *skb, const st
 		return reason;
 	if (!in->ifindex)
 		return PORT_UNKNOWN;
-	if (!is_ingress_as_seen(in, now))
+	if (!is_ingress_as_seen(in, f))
 		return PORT_CHANGED;
 	/* A VLAN device on the port takes its frames before the bridge does
 	 * (net/8021q/vlan_core.c: vlan_do_receive). Where no program sees them,
@@ -472,8 +434,7 @@ static __always_inline enum reason check_ingress(struct __sk_buff *skb, const st
 /* net/bridge/br_forward.c: should_deliver; br_vlan.c: br_handle_vlan */
 static __always_inline enum reason check_egress(const struct frame *f, const struct control *c,
 						const struct port *in, const struct port *out,
-						__u32 out_slot, struct state *now,
-						struct tagging *tagging)
+						__u32 out_slot, struct tagging *tagging)
 {
 	const __u32 *vlan;
 
@@ -483,7 +444,7 @@ static __always_inline enum reason check_egress(const struct frame *f, const str
 		return PORT_EGRESS;
 	if (!out->ifindex)
 		return PORT_UNKNOWN;
-	if (!is_egress_as_seen(out, now))
+	if (!is_egress_as_seen(out, out_slot))
 		return PORT_CHANGED;
 	if (in->flags & out->flags & PORT_ISOLATED)
 		return ISOLATED;
@@ -521,7 +482,15 @@ static __always_inline __u8 extras_of(const struct control *c, const struct port
 	return (c->flags & CONTROL_CHECK_IP ? EXTRA_IP : 0) |
 	       (c->flags & CONTROL_CHECK_ND ? EXTRA_ND : 0) |
 	       (tagging->action != TAG_KEEP ? EXTRA_TAG : 0) |
-	       (out->wire ? EXTRA_WIRE : 0) | (revocation == LIVE ? EXTRA_LIVE : 0);
+	       (out->wire ? EXTRA_WIRE : 0);
+}
+
+/* Why no frame goes fast at all; FAST if some may. */
+static __always_inline enum reason gate(void)
+{
+	if (*(volatile __u64 *)&bridge.lease_ns)
+		return FAST;
+	return bridge.reason ? bridge.reason : LEASE;
 }
 
 /* Why a frame goes up whatever its stations are: FAST if it may not. Where the bridge's
@@ -530,23 +499,20 @@ static __always_inline __u8 extras_of(const struct control *c, const struct port
  */
 static __always_inline enum reason bar(const struct glance *g)
 {
-	enum reason class;
+	enum reason shut;
 
 	if (!entries_traced)
 		return FAST;
-	class = class_of(g);
-	if (class != FAST || *(volatile __u64 *)&bridge.lease_ns)
-		return class;
-	return bridge.reason ? bridge.reason : LEASE;
+	shut = gate();
+	return shut != FAST ? shut : class_of(g);
 }
 
 /* Decides for a frame that no valid flow covers, and keeps the decision. The
  * epochs are read before anything that they stand for. flow holds another's
  * decision until this one is whole. With an answer nothing else is changed.
  */
-static __always_inline enum reason decide(struct __sk_buff *skb, const struct glance *g,
-					  struct frame *f, struct flow *flow,
-					  struct answer *answer)
+static __always_inline enum reason decide(const struct glance *g, struct frame *f,
+					  struct flow *flow, struct answer *answer)
 {
 	__u8 shards[2] = { shard(f->source), shard(f->destination) };
 	enum reason class = class_of(g);
@@ -555,7 +521,6 @@ static __always_inline enum reason decide(struct __sk_buff *skb, const struct gl
 	struct station *source = NULL, *destination;
 	enum reason vlan, source_reason, reason;
 	struct tagging tagging = { .action = TAG_KEEP };
-	struct state now = {};
 	struct port *in, *out;
 	__u32 in_slot = f->slot, out_slot;
 
@@ -578,7 +543,7 @@ static __always_inline enum reason decide(struct __sk_buff *skb, const struct gl
 		return SOURCE_MOVED;
 	if (class != FAST)
 		return class;
-	reason = check_ingress(skb, f, c, in, &now);
+	reason = check_ingress(f, c, in);
 	if (!in || reason != FAST)
 		return reason;
 	if (source_reason != FAST)
@@ -598,7 +563,7 @@ static __always_inline enum reason decide(struct __sk_buff *skb, const struct gl
 	if (answer)
 		answer->out = out_slot;
 	out = bpf_map_lookup_elem(&ports, &out_slot);
-	reason = check_egress(f, c, in, out, out_slot, &now, &tagging);
+	reason = check_egress(f, c, in, out, out_slot, &tagging);
 	if (!out || reason != FAST)
 		return reason;
 
@@ -624,8 +589,7 @@ static __always_inline enum reason decide(struct __sk_buff *skb, const struct gl
 	flow->action = tagging.action;
 	flow->push = tagging.push;
 	flow->wire = out->wire;
-	flow->state = now.sum;
-	flow->out_port = now.out_port;
+	flow->out = out_slot;
 	/* A record that changed meanwhile was read half; the place of a station that
 	 * went may be another's by now.
 	 */
@@ -759,8 +723,8 @@ static __always_inline void judge(struct __sk_buff *skb, const struct glance *g,
 				  struct flow *flow, struct frame *f, struct verdict *v)
 {
 	v->reason = FAST;
-	if (!valid(flow, g) || (revocation == LIVE && flow->state != state_of(skb, flow->out_port)))
-		v->reason = decide(skb, g, f, flow, NULL);
+	if (!is_for(flow, g) || !holds(flow, f->now_jiffies, revocation == LIVE))
+		v->reason = decide(g, f, flow, NULL);
 	if (v->reason == FAST)
 		v->reason = check_frame(skb, f, flow);
 	if (v->reason == FAST)
@@ -783,66 +747,75 @@ static __always_inline enum reason depart(struct __sk_buff *skb, const struct fr
 	return set_tag(skb, flow) ? MALFORMED : FAST;
 }
 
-static __always_inline void count(__u32 reason, __u32 len)
-{
-	struct count *n = bpf_map_lookup_elem(&counters, &reason);
-
-	if (n) {
-		n->packets++;
-		n->bytes += len;
-	}
-}
-
 /* What needs more than to be sent is a matter for functions of their own, so that the
  * other frames pay for none of their registers: here no flow is valid, or it has extras.
  */
 static __noinline int take_time(struct __sk_buff *skb, __u64 head, __u64 rest)
 {
 	struct glance g = { .head = head, .rest = rest };
-	struct flow *flow = flow_of(&g);
+	__u32 cpu = this_cpu();
+	struct flow *flow = flow_at(cpu, head, rest);
 	struct verdict v = {};
 	struct frame f = {};
 
-	if (!flow)
-		return PASS_UP;
 	parse(&g, slot, skb->len, &f);
 	judge(skb, &g, flow, &f, &v);
 	v.reason = depart(skb, &f, flow, &v);
-	count(v.reason, f.len);
+	count(cpu, v.reason, f.len);
 	if (v.reason != FAST)
 		return PASS_UP;
 	return bpf_redirect(v.ifindex, 0);
 }
 
 /* Most of what goes up does so here. */
-static __noinline int look_on(struct __sk_buff *skb)
+static __always_inline int look_on(struct __sk_buff *skb, const struct glance *g, __u32 cpu)
 {
-	enum reason reason = MALFORMED;
-	struct glance g;
+	enum reason reason = bar(g);
 
-	if (look_closely(skb, tag_in(skb), &g)) {
-		reason = bar(&g);
-		if (reason == FAST)
-			return take_time(skb, g.head, g.rest);
-	}
-	count(reason, skb->len);
+	if (reason == FAST)
+		return take_time(skb, g->head, g->rest);
+	count(cpu, reason, skb->len);
 	return PASS_UP;
 }
 
-SEC("tc")
-int shunt_ingress(struct __sk_buff *skb)
+/* A frame whose first bytes do not lie side by side, or whose flow holds no more. */
+static __noinline int look_again(struct __sk_buff *skb)
 {
+	struct glance g;
+
+	if (look_closely(skb, &g))
+		return look_on(skb, &g, this_cpu());
+	count(this_cpu(), MALFORMED, skb->len);
+	return PASS_UP;
+}
+
+/* What calls a helper comes first, and what a frame is known by is soon done with: there
+ * are few registers, and to save one costs every frame as much as to use it.
+ */
+static __always_inline int come_in(struct __sk_buff *skb, bool live)
+{
+	__u32 cpu = this_cpu();
+	__u64 jiffies = bpf_jiffies64();
 	struct flow *flow;
 	struct glance g;
 
-	if (!look_at(skb, tag_in(skb), &g))
-		return look_on(skb);
-	flow = flow_of(&g);
-	if (!flow || !valid(flow, &g) || skb->len > flow->quick_len)
-		return look_on(skb);
-	count(FAST, skb->len);
+	if (!look_at(skb, &g))
+		return look_again(skb);
+	flow = flow_at(cpu, g.head, g.rest);
+	if (!is_for(flow, &g))
+		return look_on(skb, &g, cpu);
+	if (!holds(flow, jiffies, live) || skb->len > flow->quick_len)
+		return look_again(skb);
+	count(cpu, FAST, skb->len);
 	return bpf_redirect(flow->ifindex, 0);
 }
+
+SEC("tc")
+int shunt_ingress(struct __sk_buff *skb) { return come_in(skb, false); }
+
+/* The same where the kernel's state is read live. */
+SEC("tc")
+int shunt_ingress_live(struct __sk_buff *skb) { return come_in(skb, true); }
 
 /* Our own frames come back where the outside floods them: their source is a
  * station behind another port, or of this host.
@@ -883,13 +856,13 @@ int shunt_member(struct __sk_buff *skb)
 	struct wire *w = wire_of(wire_number);
 	struct flow *flow;
 	struct lane *l;
-	__u32 len = skb->len;
+	__u32 len = skb->len, cpu = this_cpu();
 
-	if (!w || !read_pair(skb, wire_number, &p) || !look_closely(skb, tag_in(skb), &g))
+	if (!w || !read_pair(skb, wire_number, &p) || !look_closely(skb, &g))
 		return TC_ACT_SHOT;
 	l = lane_of(wire_number, &p);
-	flow = flow_of(&g);
-	if (!l || !flow)
+	flow = flow_at(cpu, g.head, g.rest);
+	if (!l)
 		return TC_ACT_SHOT;
 	parse(&g, slot, len, &f);
 	reason = arrive(skb, w, wire_number, &p, true);
@@ -906,7 +879,7 @@ int shunt_member(struct __sk_buff *skb)
 	if (v.reason == FAST && is_taken(l, f.now_ns))
 		v.reason = OUT_OF_TURN;
 	reason = depart(skb, &f, flow, &v);
-	count(reason, len);
+	count(cpu, reason, len);
 	if (reason == FAST)
 		return bpf_redirect(v.ifindex, 0);
 	enter(l, bpf_ktime_get_coarse_ns());
@@ -933,12 +906,14 @@ int shunt_explain(struct __sk_buff *skb)
 	a = bpf_map_lookup_elem(&answers, &zero);
 	if (!q || !a)
 		return PASS_UP;
-	if (!look_closely(skb, q->tag_protocol ? tag_of(q->vid, q->tag_protocol) : 0, &g)) {
+	if (!look_closely(skb, &g)) {
 		a->reason = MALFORMED;
 		return PASS_UP;
 	}
+	if (q->tag_protocol)
+		g.rest |= tag_of(q->vid, q->tag_protocol);
 	parse(&g, q->slot, skb->len, &f);
-	a->reason = decide(skb, &g, &f, &flow, a);
+	a->reason = decide(&g, &f, &flow, a);
 	barred = bar(&g);
 	if (barred != FAST)
 		a->reason = barred;
@@ -951,15 +926,13 @@ int shunt_explain(struct __sk_buff *skb)
 	return PASS_UP;
 }
 
-/* The numbers that live reads are compared with, for the port that a test run
- * names: the daemon reads them before it asks the kernel.
+/* The port that a test run names, and its bridge: the daemon looks at them before it
+ * asks the kernel.
  */
 struct look {
-	__u64 bridge;
-	__u64 port;
-	__u64 live;	      /* as in struct port */
+	struct bridge_image bridge;
+	struct port_image port;
 	__u32 bridge_ifindex; /* 0: the device is no port */
-	__u32 vlan_devices;
 };
 
 struct {
@@ -972,6 +945,7 @@ struct {
 SEC("tc")
 int shunt_look(struct __sk_buff *skb)
 {
+	struct sk_buff *kernel;
 	struct net_bridge_port *p;
 	struct look *look;
 	__u32 zero = 0;
@@ -980,13 +954,12 @@ int shunt_look(struct __sk_buff *skb)
 	if (!look || revocation != LIVE)
 		return PASS_UP;
 	look->bridge_ifindex = 0;
-	p = live_port(skb);
+	kernel = bpf_cast_to_kern_ctx(skb);
+	p = port_of(kernel->dev);
 	if (!p)
 		return PASS_UP;
-	look->bridge = fold_bridge(p->br);
-	look->port = fold_port(p);
-	look->live = WORD(p->dev->rx_handler_data);
-	look->vlan_devices = vlan_devices_of(p->dev);
+	look_at_bridge(p, &look->bridge);
+	look_at_port(p, &look->port);
 	look->bridge_ifindex = p->br->dev->ifindex;
 	return PASS_UP;
 }
