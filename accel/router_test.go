@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -469,10 +470,8 @@ func TestTraceOfTheCallerReachesHandlers(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended := spans.Ended() // and none for the status that was asked for
-	if len(ended) == 0 || ended[0].Name() != "start" {
-		t.Fatalf("got %v", ended)
-	}
-	ended = ended[1:]
+	// Who is told that the daemon is ready may ask before the start's own span has ended.
+	ended = slices.DeleteFunc(ended, func(s sdktrace.ReadOnlySpan) bool { return s.Name() == "start" })
 	if len(inHandler) != 2 || len(ended) != 2 {
 		t.Fatalf("got %d requests with %d spans", len(inHandler), len(ended))
 	}
