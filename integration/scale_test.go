@@ -7,15 +7,10 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/accel"
 	"github.com/shunt-dev/shunt/integration/lab"
@@ -106,13 +101,12 @@ func TestScaleEvents(t *testing.T) {
 	}
 	d := launch(t, l.Bridge, "--config", stationsConfig(t, 2*churning))
 	d.awaitReady()
-	probe := newProbe(t, l)
+	watch := newStopwatch(t, l)
 	begin := time.Now()
-	changes := churn(t, table, *scaleRate, *scaleFor, probe)
-	probe.finish()
+	changes := churn(t, table, *scaleRate, *scaleFor, watch)
 	t.Logf("%d events in %v", changes, time.Since(begin).Round(time.Millisecond))
-	t.Logf("event to map:    %v", probe.admitted)
-	t.Logf("event to active: %v", probe.activated)
+	t.Logf("event to map:    %v", watch.admitted)
+	t.Logf("event to active: %v", watch.activated)
 	t.Logf("the daemon: %v", d.figures())
 	if lost := strings.Count(d.log.String(), "dropped events"); lost != 0 {
 		t.Errorf("the kernel dropped events %d times", lost)
@@ -141,8 +135,8 @@ func quantile(p otlptest.Point, share float64) string {
 const churning = 20_000
 
 // churn adds, moves and removes entries at a rate, a millisecond's worth in one call, and
-// adds one more by itself when the probe is idle. It returns how many changes it made.
-func churn(t *testing.T, table *lab.Table, rate int, last time.Duration, probe *probe) (changes int) {
+// adds one more by itself when the watch is idle. It returns how many changes it made.
+func churn(t *testing.T, table *lab.Table, rate int, last time.Duration, watch *stopwatch) (changes int) {
 	t.Helper()
 	random := rand.New(rand.NewPCG(1, 2))
 	where := make([]int, churning) // port of the entry, counted from 1; 0: it is not there
@@ -164,119 +158,14 @@ func churn(t *testing.T, table *lab.Table, rate int, last time.Duration, probe *
 			change()
 		}
 		must(t, table.Flush())
-		if probe.isIdle() {
+		if watch.isIdle(t) {
+			watch.start(t, crowdMAC(next))
 			must(t, errors.Join(table.Set(crowdMAC(next), 0, lab.Dynamic), table.Flush()))
-			probe.look(crowdMAC(next))
 			next++
 			changes++
 		}
 	}
 	return changes
-}
-
-// probe looks into the data plane's map from outside.
-type probe struct {
-	stations            *ebpf.Map
-	sent                chan sentEntry
-	idle                atomic.Bool
-	done                chan struct{}
-	admitted, activated latencies
-}
-
-type sentEntry struct {
-	mac accel.MAC
-	at  time.Time
-}
-
-func newProbe(t *testing.T, l *lab.Lab) *probe {
-	t.Helper()
-	p := &probe{sent: make(chan sentEntry, 1), done: make(chan struct{})}
-	path := stationsPin(t, l)
-	var err error
-	p.stations, err = ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: true})
-	must(t, err)
-	t.Cleanup(func() { p.stations.Close() })
-	p.idle.Store(true)
-	go p.run()
-	return p
-}
-
-// stationsPin is where the daemon's map of stations is.
-func stationsPin(t *testing.T, l *lab.Lab) string {
-	t.Helper()
-	inode, err := l.Bridge.Inode()
-	must(t, err)
-	found, err := filepath.Glob(fmt.Sprintf("/sys/fs/bpf/shunt/net-%d/bridge-*/*/stations", inode))
-	must(t, err)
-	if len(found) != 1 {
-		t.Fatalf("there are %d maps of stations: %v", len(found), found)
-	}
-	return found[0]
-}
-
-// isIdle says whether the probe found the entry before.
-func (p *probe) isIdle() bool { return p.idle.Load() }
-
-// look lets the probe look for an entry that the kernel has since a moment ago.
-func (p *probe) look(mac accel.MAC) {
-	p.idle.Store(false)
-	p.sent <- sentEntry{mac, time.Now()}
-}
-
-func (p *probe) finish() {
-	close(p.sent)
-	<-p.done
-}
-
-// impatience is how long the probe looks without a pause: longer would take the CPU from
-// who is measured.
-const impatience = 150 * time.Microsecond
-
-// run looks for one entry after the other.
-func (p *probe) run() {
-	defer close(p.done)
-	runtime.LockOSThread() // and not unlocked: the thread ends with its exact timer
-	unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
-	pause := unix.NsecToTimespec(10_000)
-	for s := range p.sent {
-		for !p.holds(s.mac, 0) {
-			if time.Since(s.at) > impatience {
-				unix.Nanosleep(&pause, nil)
-			}
-		}
-		p.admitted = append(p.admitted, time.Since(s.at))
-		for !p.holds(s.mac, 1) {
-			unix.Nanosleep(&pause, nil)
-		}
-		p.activated = append(p.activated, time.Since(s.at))
-		p.idle.Store(true)
-	}
-}
-
-// holds says whether the map has the station with these flags (bpf/maps.h: struct
-// station).
-func (p *probe) holds(mac accel.MAC, flags uint32) bool {
-	var key [8]byte
-	var record struct {
-		Slot, Flags uint32
-		Seen        uint64
-	}
-	copy(key[:], mac[:])
-	return p.stations.Lookup(key, &record) == nil && record.Flags&flags == flags
-}
-
-// latencies are how long something took, each time.
-type latencies []time.Duration
-
-func (l latencies) String() string {
-	if len(l) == 0 {
-		return "none"
-	}
-	sorted := slices.Sorted(slices.Values(l))
-	at := func(share float64) time.Duration {
-		return sorted[int(share*float64(len(sorted)-1))].Round(time.Microsecond)
-	}
-	return fmt.Sprintf("p50 %v, p99 %v, most %v, of %d", at(0.5), at(0.99), at(1), len(sorted))
 }
 
 // TestMemoryOfTheStartIsGivenBack: at rest a small bridge takes far less than its start.
