@@ -103,7 +103,7 @@ func TestABridgeAtTheStartIsPartOfItsTrace(t *testing.T) {
 	must(t, s.begin(caller()))
 	turn(t, s, w)
 	wantSpans(t, told, "attach < caller ports=2", "snapshot < caller entries=1", "verify < caller entries=1")
-	must(t, s.tick())
+	must(t, s.wholeRound())
 	must(t, s.reconcile())
 	turn(t, s, w)
 	wantSpans(t, told) // nothing is told of what goes its way
@@ -217,7 +217,7 @@ func TestWhatIsMeasured(t *testing.T) {
 		} else {
 			delete(w.table, what.StationKey)
 		}
-		must(t, s.neigh(neigh{bridge: 2, station: what, heard: time.Now().Add(-time.Second)}, isNew))
+		must(t, s.neighs([]neigh{{bridge: 2, station: what, heard: time.Now().Add(-time.Second), isGone: !isNew}}))
 	}
 	event(at(2, 4), true)
 	m.want(t, "an entry that waits")

@@ -53,9 +53,10 @@ type Dataplane interface {
 	Activate(bridge int, stations []accel.Station) (lost []accel.StationKey, err error)
 	// Revoke removes entries; when it returns, no later frame uses them.
 	Revoke(bridge int, keys []accel.StationKey) error
-	// Stations calls f for everything that the map holds. What comes or goes meanwhile
+	// Stations begins to read what the map holds: each call of what it returns calls f
+	// for the next piece, and says whether there is more. What comes or goes meanwhile
 	// may be shown or not.
-	Stations(bridge int, f func(accel.Station)) error
+	Stations(bridge int) (next func(f func(accel.Station)) (more bool, err error))
 	// Revocations counts the entries that the program itself revoked since the
 	// bridge was opened.
 	Revocations(bridge int) (uint64, error)

@@ -417,6 +417,7 @@ type neigh struct {
 	bridge  int // ifindex
 	station accel.Station
 	heard   time.Time // when its event came in; not set for an answer
+	isGone  bool      // the event says that it was removed
 }
 
 // errNotOurs marks a message that is no entry of a bridge's own table: other

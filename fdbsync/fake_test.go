@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"syscall"
@@ -30,6 +31,7 @@ type fakePlane struct {
 	refuse    map[string]error        // AttachPort fails for these ports
 	foreign   map[string]accel.Reason // what Coexist says of these ports
 	fail      error                   // OpenBridge fails
+	piece     int                     // how many stations are shown at a time; 0: all
 }
 
 // fakeBridge is what the data plane has of one bridge.
@@ -233,13 +235,30 @@ func (b *fakeBridge) revoke(k accel.StationKey) {
 	}
 }
 
-func (d *fakePlane) Stations(bridge int, f func(accel.Station)) error {
-	return d.with(bridge, "stations", func(b *fakeBridge) error {
-		for _, s := range b.stations {
-			f(s)
-		}
-		return nil
-	})
+// Stations shows the keys that there were at its beginning, some of them at a time, as
+// they are when it comes to them.
+func (d *fakePlane) Stations(bridge int) (next func(f func(accel.Station)) (more bool, err error)) {
+	var keys []accel.StationKey
+	begun := false
+	return func(f func(accel.Station)) (more bool, err error) {
+		err = d.with(bridge, "stations", func(b *fakeBridge) error {
+			if !begun {
+				keys, begun = slices.Collect(maps.Keys(b.stations)), true
+			}
+			piece := len(keys)
+			if d.piece > 0 {
+				piece = min(piece, d.piece)
+			}
+			for _, k := range keys[:piece] {
+				if s, ok := b.stations[k]; ok {
+					f(s)
+				}
+			}
+			keys = keys[piece:]
+			return nil
+		})
+		return len(keys) > 0, err
+	}
 }
 
 func (d *fakePlane) Revocations(bridge int) (n uint64, err error) {

@@ -54,7 +54,7 @@ func TestRowThatIsOlderThanAnEvent(t *testing.T) {
 	if table.show(old) || table.rows[old.StationKey].port != 11 {
 		t.Error("the row of the dump counts more than the event behind it")
 	}
-	table.endDump()
+	table.endWholeDump()
 	table.beginDump()
 	if !table.show(old) {
 		t.Error("a row of the next dump does not count")
@@ -89,7 +89,7 @@ func TestTableShrinks(t *testing.T) {
 		table.remove(many(n, 10).StationKey)
 	}
 	table.beginDump()
-	table.endDump()
+	table.endWholeDump()
 	table.nextBatch(entries)
 	if len(table.rows) != 10 {
 		t.Errorf("%d rows are left", len(table.rows))
@@ -144,11 +144,13 @@ func TestLargeTableIsNotComparedWithoutEnd(t *testing.T) {
 	b.stations[unknown.StationKey], b.revoked = unknown, 1
 	m.lookAfter = time.Now().Add(time.Hour)
 	must(t, m.sweep())
+	w.catchUp(t, m)
 	if len(b.stations) == 0 {
 		t.Error("it is compared at once, though that takes long")
 	}
 	m.lookAfter = time.Time{}
 	must(t, m.sweep())
+	w.catchUp(t, m)
 	if len(b.stations) != 0 {
 		t.Error("it is not compared later either")
 	}

@@ -34,12 +34,14 @@ type mirror struct {
 	synced     bool // every entry was confirmed since the table was last read
 	unread     bool // the table must be read before anything of it counts
 	table      *table
-	dump       dump      // of the table, while it is read; else nil
-	begun      time.Time // when that began
-	readAfter  time.Time // when it may be read again, if nothing was lost
-	lookAfter  time.Time // when the data plane may be compared again, if nothing was lost
-	waiting    []waiting // admitted, or missed by a dump: to be asked for
-	owed       int       // how many of them must be confirmed before the bridge counts
+	dump       dump        // of the table, while it is read; else nil
+	missed     *walk       // through the table, once the whole dump was read; else nil
+	begun      time.Time   // when that began
+	readAfter  time.Time   // when it may be read again, if nothing was lost
+	comparison *comparison // with the data plane, while that goes on; else nil
+	lookAfter  time.Time   // when the data plane may be compared again, if nothing was lost
+	waiting    []waiting   // admitted, or missed by a dump: to be asked for
+	owed       int         // how many of them must be confirmed before the bridge counts
 	ports      map[int]*member
 	gate       accel.Gate // as the data plane was last told
 	revoked    uint64     // Revocations at the last comparison
@@ -47,6 +49,7 @@ type mirror struct {
 	chronicle  chronicle
 	snapshot   trace.Span // while dump is not nil
 	meters     meters
+	doubtful   []accel.StationKey             // of events, to be revoked
 	heard      time.Time                      // when the event came in that is taken in now
 	awaits     map[accel.StationKey]time.Time // by entry, when the event came in that activates it
 	retryPorts bool                           // try again to attach where it failed
@@ -85,6 +88,8 @@ const (
 	// questions is how many entries are asked for at once. What the kernel answered
 	// must be acted on soon, and events, the lease and the operator wait meanwhile.
 	questions = 64
+	// admissions is how many are admitted at once.
+	admissions = 512
 	// mostWaiting bounds how many candidates there are at a time.
 	mostWaiting = 1 << 14
 )
@@ -98,6 +103,7 @@ func (m *mirror) appear(ctx context.Context, l link) error {
 	}
 	m.present, m.synced, m.unread = true, false, true
 	m.table, m.waiting, m.owed, m.full, m.revoked = newTable(m.stations), nil, 0, false, 0
+	m.doubtful = nil
 	m.ports, m.awaits = make(map[int]*member), make(map[accel.StationKey]time.Time)
 	m.gate = accel.Gate{Reason: accel.Syncing, BypassNetfilter: m.bypass}
 	return m.plane.SetGate(l.ifindex, m.gate)
@@ -110,6 +116,7 @@ func (m *mirror) vanish() error {
 	}
 	m.present = false
 	m.endRead()
+	m.endCompare()
 	m.chronicle.goes()
 	return m.plane.CloseBridge(m.link.ifindex)
 }
@@ -146,28 +153,42 @@ func (m *mirror) readAgain() error {
 	return m.read()
 }
 
-// readOn takes in the next piece of the table.
+// readOn takes in the next piece of the table, or, behind the last one, looks at the next
+// rows for those that it did not show.
 func (m *mirror) readOn() error {
+	if m.missed == nil {
+		if more, err := m.readPiece(); err != nil || more {
+			return err
+		}
+		m.missed = m.table.endDump()
+	}
+	if m.table.askMissed(m.missed) {
+		return nil
+	}
+	m.table.markDump()
+	m.unread, m.owed = false, len(m.waiting)
+	m.readAfter = time.Now().Add(readShare * time.Since(m.begun))
+	m.snapshot.SetAttributes(keyEntries.Int(len(m.table.rows)))
+	m.endRead()
+	m.chronicle.asks()
+	if len(m.awaits) == 0 {
+		m.awaits = make(map[accel.StationKey]time.Time) // a map keeps what it ever had
+	}
+	return nil
+}
+
+func (m *mirror) readPiece() (more bool, err error) {
 	var stale []accel.StationKey
-	more, err := m.dump.next(func(s accel.Station) {
+	more, err = m.dump.next(func(s accel.Station) {
 		if m.table.show(s) {
 			stale = append(stale, s.StationKey)
 		}
 	})
 	if err != nil {
 		m.endRead()
-		return err
+		return false, err
 	}
-	if err := m.plane.Revoke(m.link.ifindex, stale); err != nil || more {
-		return err
-	}
-	m.table.endDump()
-	m.unread, m.owed = false, len(m.waiting)
-	m.readAfter = time.Now().Add(readShare * time.Since(m.begun))
-	m.snapshot.SetAttributes(keyEntries.Int(len(m.table.rows)))
-	m.endRead()
-	m.chronicle.asks()
-	return nil
+	return more, m.plane.Revoke(m.link.ifindex, stale)
 }
 
 // endRead ends the reading, where it goes on, wherever it is.
@@ -175,7 +196,8 @@ func (m *mirror) endRead() {
 	if m.dump != nil {
 		m.dump.close()
 		m.snapshot.End()
-		m.dump = nil
+		m.missed.end()
+		m.dump, m.missed = nil, nil
 	}
 }
 
@@ -195,29 +217,71 @@ func (m *mirror) distrust() error {
 	return m.setGate(shut)
 }
 
-// compare holds the data plane against the table.
+// comparison is how far the data plane was held against the table.
+type comparison struct {
+	next    func(func(accel.Station)) (more bool, err error) // of what the data plane holds
+	missing *walk                                            // through the table, once all of that was read; else nil
+	took    time.Duration                                    // so far
+}
+
+// compare begins to hold the data plane against the table, which compareOn goes on with,
+// a piece at a time.
 func (m *mirror) compare() error {
+	m.endCompare()
 	revoked, err := m.plane.Revocations(m.link.ifindex)
 	if err != nil {
 		return err
 	}
-	begin := time.Now()
 	m.revoked = revoked
 	m.table.beginCompare()
+	m.comparison = &comparison{next: m.plane.Stations(m.link.ifindex)}
+	return nil
+}
+
+// compareOn compares the next piece.
+func (m *mirror) compareOn() error {
+	c, begin := m.comparison, time.Now()
+	more, err := m.comparePiece(c)
+	if c.took += time.Since(begin); more && err == nil {
+		return nil
+	}
+	m.endCompare()
+	if pause := readShare * c.took; pause > tickInterval {
+		m.lookAfter = time.Now().Add(pause)
+	}
+	return err
+}
+
+func (m *mirror) comparePiece(c *comparison) (more bool, err error) {
+	if c.missing == nil {
+		if more, err := m.compareHeld(c); err != nil || more {
+			return more, err
+		}
+		c.missing = m.table.walk()
+	}
+	return m.table.reclaimMissing(c.missing), nil
+}
+
+// compareHeld compares the next of what the data plane holds.
+func (m *mirror) compareHeld(c *comparison) (more bool, err error) {
 	var wrong []accel.StationKey
-	err = m.plane.Stations(m.link.ifindex, func(held accel.Station) {
+	more, err = c.next(func(held accel.Station) {
 		if m.table.compare(held) {
 			wrong = append(wrong, held.StationKey)
 		}
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
-	m.table.endCompare()
-	if pause := readShare * time.Since(begin); pause > tickInterval {
-		m.lookAfter = time.Now().Add(pause)
+	return more, m.plane.Revoke(m.link.ifindex, wrong)
+}
+
+// endCompare ends the comparison, where it goes on, wherever it is.
+func (m *mirror) endCompare() {
+	if m.comparison != nil {
+		m.comparison.missing.end()
+		m.comparison = nil
 	}
-	return m.plane.Revoke(m.link.ifindex, wrong)
 }
 
 // sweep compares if a program revoked something: where the kernel did not move
@@ -226,28 +290,38 @@ func (m *mirror) compare() error {
 func (m *mirror) sweep() error {
 	m.table.again()
 	revoked, err := m.plane.Revocations(m.link.ifindex)
-	if err != nil || revoked == m.revoked || time.Now().Before(m.lookAfter) {
+	if err != nil || revoked == m.revoked || m.comparison != nil || time.Now().Before(m.lookAfter) {
 		return err
 	}
 	return m.compare()
 }
 
-// newNeigh and delNeigh take in the kernel's events.
-func (m *mirror) newNeigh(s accel.Station) error {
-	if !m.table.claim(s) {
-		m.await(s.StationKey, false)
-		return nil
+// newNeigh and delNeigh take in the kernel's events. What may be wrong by then is in
+// doubtful, for revokeDoubtful: events that came in together are one call.
+func (m *mirror) newNeigh(s accel.Station) {
+	changed := m.table.claim(s)
+	if changed {
+		m.doubtful = append(m.doubtful, s.StationKey)
 	}
-	m.await(s.StationKey, true)
-	defer m.isApplied(changeRevoked, m.heard)
-	return m.plane.Revoke(m.link.ifindex, []accel.StationKey{s.StationKey})
+	m.await(s.StationKey, changed)
 }
 
-func (m *mirror) delNeigh(k accel.StationKey) error {
+func (m *mirror) delNeigh(k accel.StationKey) {
 	delete(m.awaits, k)
-	defer m.isApplied(changeRevoked, m.heard)
 	m.table.remove(k)
-	return m.plane.Revoke(m.link.ifindex, []accel.StationKey{k})
+	m.doubtful = append(m.doubtful, k)
+}
+
+func (m *mirror) revokeDoubtful() error {
+	if len(m.doubtful) == 0 {
+		return nil
+	}
+	err := m.plane.Revoke(m.link.ifindex, m.doubtful)
+	for range m.doubtful {
+		m.isApplied(changeRevoked, m.heard)
+	}
+	m.doubtful = m.doubtful[:0]
+	return err
 }
 
 // await takes in which event an entry waits for that is to be activated: the one
@@ -267,24 +341,29 @@ func (m *mirror) isApplied(change string, heard time.Time) {
 	m.meters.entryApplied(m.name, change, time.Since(heard))
 }
 
-// advance moves the stations on: a piece of the table is read, claims become
-// candidates, and the kernel is asked for those whose grace period is over. It returns
+// advance moves the stations on: claims become candidates, the kernel is asked for those
+// whose grace period is over, and a piece of the table is read and compared. It returns
 // when to call again; zero if nothing waits.
 func (m *mirror) advance(now time.Time) (time.Time, error) {
-	if m.dump != nil {
-		if err := m.readOn(); err != nil {
-			return time.Time{}, err
-		}
-	}
 	if err := m.admit(now); err != nil {
 		return time.Time{}, err
 	}
 	if err := m.ask(now); err != nil {
 		return time.Time{}, err
 	}
+	if m.dump != nil {
+		if err := m.readOn(); err != nil {
+			return time.Time{}, err
+		}
+	}
+	if m.comparison != nil {
+		if err := m.compareOn(); err != nil {
+			return time.Time{}, err
+		}
+	}
 	m.synced = m.synced || m.isWhole()
 	switch {
-	case m.dump != nil, m.table.waits() && len(m.waiting) < mostWaiting:
+	case m.dump != nil, m.comparison != nil, m.table.waits() && len(m.waiting) < mostWaiting:
 		return now, nil
 	case len(m.waiting) > 0:
 		return m.waiting[0].askAt, nil
@@ -294,7 +373,7 @@ func (m *mirror) advance(now time.Time) (time.Time, error) {
 
 // isWhole says whether all that the last dump showed, or did not, was confirmed since.
 func (m *mirror) isWhole() bool {
-	return !m.unread && m.dump == nil && m.owed == 0 && !m.table.isDue()
+	return !m.unread && m.dump == nil && m.comparison == nil && m.owed == 0 && !m.table.isDue()
 }
 
 // endOfGrace is when the kernel may be asked for who is admitted now. It is a moment of
@@ -307,7 +386,7 @@ func endOfGrace(now time.Time) time.Time {
 // admit makes candidates of what is claimed.
 func (m *mirror) admit(now time.Time) error {
 	owes := m.table.isDue()
-	b := m.table.nextBatch(mostWaiting - len(m.waiting))
+	b := m.table.nextBatch(min(admissions, mostWaiting-len(m.waiting)))
 	m.tellIfFull(m.table.isFull())
 	askAt := endOfGrace(now)
 	for _, k := range b.ask {

@@ -261,17 +261,18 @@ func (w *world) isQueued(k accel.StationKey) bool {
 	return !w.dying[k].IsZero() || slices.ContainsFunc(w.queue, func(h happening) bool { return h.station.StationKey == k })
 }
 
-// deliver tells the mirror the next event.
+// deliver tells the mirror the next events.
 func (w *world) deliver(m *mirror) error {
-	if len(w.queue) == 0 {
-		return nil
+	for range min(len(w.queue), 1+w.random.IntN(3)) {
+		h := w.queue[0]
+		w.queue = w.queue[1:]
+		if h.removed {
+			m.delNeigh(h.station.StationKey)
+		} else {
+			m.newNeigh(h.station)
+		}
 	}
-	h := w.queue[0]
-	w.queue = w.queue[1:]
-	if h.removed {
-		return m.delNeigh(h.station.StationKey)
-	}
-	return m.newNeigh(h.station)
+	return m.revokeDoubtful()
 }
 
 // step does one of the things that the syncer does.
@@ -301,7 +302,7 @@ func (w *world) rest(m *mirror) error {
 	if err := errors.Join(m.read(), m.compare()); err != nil {
 		return err
 	}
-	for range 20 {
+	for range 100 {
 		for len(w.queue) > 0 {
 			if err := w.deliver(m); err != nil {
 				return err
@@ -347,6 +348,7 @@ func runModel(seed uint64, programs bool, room int) error {
 		name: "br0", plane: w, kernel: w, logger: slog.New(slog.DiscardHandler), on: true, present: true,
 		link: link{ifindex: modelBridge}, stations: room, table: newTable(room), ports: make(map[int]*member),
 	}
+	m.table.piece, w.fakePlane.piece = 5, 5
 	for round := range 4 {
 		w.busy, w.lying = true, true
 		for step := range 500 {

@@ -54,9 +54,11 @@ type Syncer struct {
 	// unsettled: something was not there any more when it was needed, so that all
 	// must be settled once more.
 	unsettled bool
-	lookDue   bool   // look again after secondLook
-	looking   bool   // its timer runs
-	skipped   uint64 // messages that could not be read
+	lookDue   bool // look again after secondLook
+	looking   bool // its timer runs
+	// round is what is left of the look that the last tick began: see beginRound.
+	round   []func() error
+	skipped uint64 // messages that could not be read
 	// within is the trace of the start; resyncing is that of a resync, from when
 	// events were lost until every bridge is verified. nil while there is none.
 	within    context.Context
@@ -186,9 +188,9 @@ func (s *Syncer) work() {
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	s.inbox = make(chan event, maxEvents)
-	s.workers.Go(func() { s.listen(ctx, s.events, routeEvent, lostEvents) })
+	s.workers.Go(func() { s.listen(ctx, s.events, routeEvents, lostEvents) })
 	if s.chains != nil {
-		s.workers.Go(func() { s.listen(ctx, s.chains, firewallEvent, firewallChanged) })
+		s.workers.Go(func() { s.listen(ctx, s.chains, firewallEvents, firewallChanged) })
 	}
 	s.workers.Go(func() { s.loop(ctx) })
 }
@@ -218,7 +220,7 @@ func (s *Syncer) Stop(context.Context) error {
 type event func(*Syncer) error
 
 // listen hands on what comes in on a socket until it is closed.
-func (s *Syncer) listen(ctx context.Context, l *listener, decode func(netlink.Message) event, overrun event) {
+func (s *Syncer) listen(ctx context.Context, l *listener, decode func([]netlink.Message) []event, overrun event) {
 	for {
 		messages, err := l.receive()
 		switch {
@@ -230,21 +232,40 @@ func (s *Syncer) listen(ctx context.Context, l *listener, decode func(netlink.Me
 			s.hand(ctx, func(*Syncer) error { return fmt.Errorf("listen to the kernel: %w", err) })
 			return
 		}
-		if events := decodeAll(messages, decode); len(events) > 0 {
+		if events := decode(messages); len(events) > 0 {
 			s.hand(ctx, func(s *Syncer) error { return s.takeIn(events) })
 		}
 	}
 }
 
-// decodeAll makes events of what came in at once: they are handed on together, so that
-// the loop is woken once for all of them.
-func decodeAll(messages []netlink.Message, decode func(netlink.Message) event) (events []event) {
-	for _, m := range messages {
-		if e := decode(m); e != nil {
-			events = append(events, e)
+// routeEvents makes events of what came in at once: they are handed on together, so that
+// the loop is woken once for all of them. Entries that follow each other are one event.
+func routeEvents(messages []netlink.Message) (events []event) {
+	var heard []neigh
+	now := time.Now()
+	for i, m := range messages {
+		n, e := neighOrEvent(m)
+		if e == nil && n.bridge != 0 {
+			if heard == nil {
+				heard = make([]neigh, 0, len(messages)-i)
+			}
+			n.heard = now
+			heard = append(heard, n)
+			continue
+		}
+		if e != nil {
+			events = append(appendNeighs(events, heard), e)
+			heard = nil
 		}
 	}
-	return events
+	return appendNeighs(events, heard)
+}
+
+func appendNeighs(events []event, heard []neigh) []event {
+	if len(heard) == 0 {
+		return events
+	}
+	return append(events, func(s *Syncer) error { return s.neighs(heard) })
 }
 
 func (s *Syncer) takeIn(events []event) error {
@@ -263,13 +284,29 @@ func (s *Syncer) hand(ctx context.Context, e event) {
 	}
 }
 
-// routeEvent turns a message into what the loop shall do about it.
+// neighOrEvent turns a message into the entry that it tells of, or what the loop shall do
+// about it; neither for what is no matter.
+func neighOrEvent(m netlink.Message) (neigh, event) {
+	if m.Header.Type != unix.RTM_NEWNEIGH && m.Header.Type != unix.RTM_DELNEIGH {
+		return neigh{}, routeEvent(m)
+	}
+	n, err := decodeNeigh(m.Data)
+	switch {
+	case errors.Is(err, errNotOurs):
+		return neigh{}, nil
+	case err != nil:
+		return neigh{}, func(s *Syncer) error { s.skip(err); return nil }
+	}
+	n.isGone = m.Header.Type == unix.RTM_DELNEIGH
+	return n, nil
+}
+
+// routeEvent turns a message that is not about an entry into what the loop shall do about
+// it.
 func routeEvent(m netlink.Message) event {
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		return linkEvent(m)
-	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
-		return neighEvent(m)
 	case unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_NEWQDISC, unix.RTM_DELQDISC:
 		ifindex := indexAt4(m.Data)
 		return func(s *Syncer) error { s.changed.tc[ifindex] = struct{}{}; return nil }
@@ -298,19 +335,6 @@ func linkEvent(m netlink.Message) event {
 	}
 }
 
-func neighEvent(m netlink.Message) event {
-	n, err := decodeNeigh(m.Data)
-	switch {
-	case errors.Is(err, errNotOurs):
-		return nil
-	case err != nil:
-		return func(s *Syncer) error { s.skip(err); return nil }
-	}
-	n.heard = time.Now()
-	isNew := m.Header.Type == unix.RTM_NEWNEIGH
-	return func(s *Syncer) error { return s.neigh(n, isNew) }
-}
-
 // lostEvents shuts the gates at once; everything is read anew when the events
 // that did come were taken in.
 func lostEvents(s *Syncer) error {
@@ -320,8 +344,8 @@ func lostEvents(s *Syncer) error {
 	return s.each((*mirror).distrust)
 }
 
-// firewallEvent means: read the firewall again.
-func firewallEvent(netlink.Message) event { return firewallChanged }
+// firewallEvents mean: read the firewall again.
+func firewallEvents([]netlink.Message) []event { return []event{firewallChanged} }
 
 func firewallChanged(s *Syncer) error {
 	s.changed.firewall = true
@@ -374,7 +398,7 @@ func (s *Syncer) loop(ctx context.Context) {
 		case <-renew.C:
 			err = s.locked(s.renew)
 		case <-tick.C:
-			err = s.locked(s.tick)
+			err = s.locked(s.beginRound)
 		case <-reconcile.C:
 			err = s.locked(s.reconcile)
 		case <-again.C:
@@ -506,6 +530,12 @@ func (s *Syncer) goOn(grace, again *time.Timer) error {
 	if err != nil {
 		return err
 	}
+	if err := s.lookOn(); err != nil {
+		return err
+	}
+	if len(s.round) > 0 {
+		next = now
+	}
 	if !next.IsZero() {
 		grace.Reset(max(next.Sub(now), 0))
 	}
@@ -617,15 +647,6 @@ func (s *Syncer) refresh(ifindex int) error {
 	return nil
 }
 
-// refreshAll asks for the bridge and its ports.
-func (s *Syncer) refreshAll(m *mirror) error {
-	errs := []error{s.refresh(m.link.ifindex)}
-	for ifindex := range m.ports {
-		errs = append(errs, s.refresh(ifindex))
-	}
-	return errors.Join(errs...)
-}
-
 // linkGone takes in that a device is gone, deleted or moved to another
 // namespace, whatever bears its number now.
 func (s *Syncer) linkGone(ifindex int) error {
@@ -638,18 +659,22 @@ func (s *Syncer) linkGone(ifindex int) error {
 	})
 }
 
-func (s *Syncer) neigh(n neigh, isNew bool) error {
-	return s.each(func(m *mirror) error {
-		switch {
-		case m.link.ifindex != n.bridge:
-			return nil
-		case isNew:
+// neighs takes in what was told of entries, in its order.
+func (s *Syncer) neighs(heard []neigh) error {
+	for _, m := range s.mirrors {
+		for _, n := range heard {
+			switch {
+			case !m.present || m.link.ifindex != n.bridge:
+				continue
+			case n.isGone:
+				m.delNeigh(n.station.StationKey)
+			default:
+				m.newNeigh(n.station)
+			}
 			m.heard = n.heard
-			return m.newNeigh(n.station)
 		}
-		m.heard = n.heard
-		return m.delNeigh(n.station.StationKey)
-	})
+	}
+	return s.each((*mirror).revokeDoubtful)
 }
 
 func (s *Syncer) tcChanged(ifindex int) {
@@ -786,6 +811,9 @@ func (s *Syncer) resync() error {
 	if err != nil {
 		return err
 	}
+	if err := s.each(func(m *mirror) error { m.lookAround(); return nil }); err != nil {
+		return err
+	}
 	if err := s.compareAll((*mirror).read); err != nil {
 		return err
 	}
@@ -841,7 +869,6 @@ func (s *Syncer) compareAll(read func(*mirror) error) error {
 		if !s.isStill(m) {
 			return nil
 		}
-		m.lookAround()
 		return errors.Join(read(m), m.compare())
 	})
 }
@@ -862,19 +889,69 @@ func (s *Syncer) readLinks() error {
 
 func (s *Syncer) renew() error { return s.each((*mirror).renew) }
 
-// tick looks at what comes without an event.
-func (s *Syncer) tick() error {
-	err := s.each(func(m *mirror) error {
-		if err := s.refreshAll(m); err != nil {
-			return err
-		}
-		m.lookAround()
-		m.retryPorts = true
-		return m.sweep()
-	})
-	if err == nil {
-		err = s.settle(true)
+// beginRound begins to look at what comes without an event, unless the last look lasts
+// still. There may be a thousand ports, so lookOn does it a piece at a time, and events
+// are taken in between: the versions first, then the firewall, which is true for those,
+// and then what has changed counts.
+func (s *Syncer) beginRound() error {
+	if len(s.round) > 0 {
+		return nil
 	}
+	for _, m := range s.mirrors {
+		if !m.present {
+			continue
+		}
+		s.round = append(s.round, s.about(m, func() error { return s.refresh(m.link.ifindex) }))
+		for ifindex := range m.ports {
+			s.round = append(s.round, s.about(m, func() error { return s.lookAtPort(m, ifindex) }))
+		}
+		s.round = append(s.round, s.about(m, m.sweep))
+	}
+	s.round = append(s.round, s.lookAtFirewall, s.endRound)
+	return nil
+}
+
+// about is a piece that is about a bridge, if that is still there.
+func (s *Syncer) about(m *mirror, do func() error) func() error {
+	return func() error {
+		if !m.present {
+			return nil
+		}
+		return s.excuse(m, do())
+	}
+}
+
+// lookOn does the next piece.
+func (s *Syncer) lookOn() error {
+	if len(s.round) == 0 {
+		return nil
+	}
+	piece := s.round[0]
+	s.round = s.round[1:]
+	return piece()
+}
+
+func (s *Syncer) lookAtPort(m *mirror, ifindex int) error {
+	if err := s.refresh(ifindex); err != nil {
+		return err
+	}
+	if p := m.ports[ifindex]; p != nil && p.attached {
+		m.lookAtPort(p)
+	}
+	return nil
+}
+
+func (s *Syncer) lookAtFirewall() error {
+	s.readFirewall()
+	return nil
+}
+
+// endRound brings everything to where it should be by what was seen.
+func (s *Syncer) endRound() error {
+	for _, m := range s.mirrors {
+		m.retryPorts = true
+	}
+	err := s.settle(false)
 	for _, m := range s.mirrors {
 		m.retryPorts = false
 	}
@@ -907,6 +984,13 @@ func (s *Syncer) Bridges() []accel.BridgeState {
 
 // FDB returns the mirrored stations of a bridge, by VLAN and address.
 func (s *Syncer) FDB(bridge string) ([]accel.Station, error) {
+	all, err := s.stationsOf(bridge)
+	sortStations(all) // while events are taken in
+	return all, err
+}
+
+// stationsOf returns them in any order.
+func (s *Syncer) stationsOf(bridge string) ([]accel.Station, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m, err := s.find(bridge)

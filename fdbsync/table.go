@@ -2,6 +2,8 @@ package fdbsync
 
 import (
 	"cmp"
+	"iter"
+	"maps"
 	"slices"
 
 	"github.com/shunt-dev/shunt/accel"
@@ -32,6 +34,7 @@ type table struct {
 	batch    uint16          // number of the last batch
 	room     int             // how many stations the data plane can still take
 	mostRows int             // since rows was made
+	piece    int             // how many rows a walk meets at a time
 }
 
 // row is what is known of one station.
@@ -68,7 +71,7 @@ const (
 
 // newTable returns an empty table whose data plane takes that many stations.
 func newTable(room int) *table {
-	return &table{room: room, rows: make(map[accel.StationKey]row), behind: make(map[int]int)}
+	return &table{room: room, rows: make(map[accel.StationKey]row), behind: make(map[int]int), piece: walkPiece}
 }
 
 // rowOf is what the kernel says of a station.
@@ -151,9 +154,10 @@ func (t *table) show(s accel.Station) (revoke bool) {
 	return t.claim(s)
 }
 
-// queue claims a row, of which the data plane has nothing any more.
+// queue claims a row, of which the data plane has nothing any more. A question that waits
+// is asked all the same: it may be long until there is room for the row.
 func (t *table) queue(k accel.StationKey, r *row) {
-	r.flags &^= rowAsked | rowLost
+	r.flags &^= rowLost
 	if r.flags&rowQueued != 0 {
 		return
 	}
@@ -194,17 +198,63 @@ func (t *table) remove(k accel.StationKey) {
 // beginDump starts a dump. Events may be told while it is read.
 func (t *table) beginDump() { t.dump++ }
 
-// endDump ends it: the stations that it did not show are asked for with the next
-// batch, those that wait for room too; candidates are anyway.
-func (t *table) endDump() {
+// endDump ends it, and returns the walk for askMissed.
+func (t *table) endDump() *walk {
 	t.shrink()
-	for k, r := range t.rows {
+	return t.walk()
+}
+
+// askMissed goes on to look for stations that the dump did not show, and says whether
+// there are more rows to look at. They are asked for with the next batch, those that wait
+// for room too; candidates are anyway.
+func (t *table) askMissed(w *walk) (more bool) {
+	return t.goOn(w, func(k accel.StationKey, r row) {
 		if r.seen != t.dump && r.phase != candidate {
 			t.ask(k, r)
 		}
-	}
+	})
+}
+
+// markDump takes in that all that the dump showed, or did not, waits for its turn.
+func (t *table) markDump() {
 	t.claimed.mark()
 	t.asked.mark()
+}
+
+// walk is a way through the rows, a piece at a time, while they change: who is there all
+// the time is met once.
+type walk struct {
+	next func() (accel.StationKey, bool)
+	stop func()
+}
+
+// walkPiece is how many rows a walk meets at a time.
+const walkPiece = 1024
+
+func (t *table) walk() *walk {
+	next, stop := iter.Pull(maps.Keys(t.rows))
+	return &walk{next, stop}
+}
+
+// end ends it, wherever it is; a walk that never began has nothing to end.
+func (w *walk) end() {
+	if w != nil {
+		w.stop()
+	}
+}
+
+// goOn calls f for the next rows, and says whether there are more.
+func (t *table) goOn(w *walk, f func(accel.StationKey, row)) (more bool) {
+	for range t.piece {
+		k, ok := w.next()
+		if !ok {
+			return false
+		}
+		if r, known := t.rows[k]; known { // shrink may have made another map
+			f(k, r)
+		}
+	}
+	return true
 }
 
 func (t *table) ask(k accel.StationKey, r row) {
@@ -377,13 +427,14 @@ func (t *table) compare(held accel.Station) (revoke bool) {
 	return false
 }
 
-// endCompare claims anew the active stations that the data plane does not hold.
-func (t *table) endCompare() {
-	for k, r := range t.rows {
+// reclaimMissing goes on to claim anew the active stations that the data plane did not
+// hold, and says whether there are more rows to look at.
+func (t *table) reclaimMissing(w *walk) (more bool) {
+	return t.goOn(w, func(k accel.StationKey, r row) {
 		if r.phase == active && r.held != t.turn {
 			t.reclaim(k, r)
 		}
-	}
+	})
 }
 
 // isFull says whether stations wait for room in the data plane.
@@ -410,7 +461,7 @@ func (t *table) counts() (activeRows, pending, unmirrored int) {
 // activeBehind counts the active stations by port.
 func (t *table) activeBehind() map[int]int { return t.behind }
 
-// stations returns all rows, by VLAN and address.
+// stations returns all rows, in any order.
 func (t *table) stations() []accel.Station {
 	all := make([]accel.Station, 0, len(t.rows))
 	for k, r := range t.rows {
@@ -418,11 +469,15 @@ func (t *table) stations() []accel.Station {
 		s.Active = r.phase == active
 		all = append(all, s)
 	}
+	return all
+}
+
+// sortStations sorts them by VLAN and address.
+func sortStations(all []accel.Station) {
 	slices.SortFunc(all, func(a, b accel.Station) int {
 		if c := cmp.Compare(a.VID, b.VID); c != 0 {
 			return c
 		}
 		return slices.Compare(a.MAC[:], b.MAC[:])
 	})
-	return all
 }

@@ -125,7 +125,7 @@ func TestDumpThatLacksARowAsksForIt(t *testing.T) {
 	s := at(1, 10)
 	table := tableWith(s, active)
 	table.beginDump()
-	table.endDump()
+	table.endWholeDump()
 	wantPhase(t, table, s.StationKey, active)
 	b := table.nextBatch(100)
 	if len(b.admit) != 0 || !slices.Equal(b.ask, []accel.StationKey{s.StationKey}) {
@@ -141,7 +141,7 @@ func TestNoStationIsAskedForTwice(t *testing.T) {
 	for _, p := range []phase{claimed, candidate, active} {
 		table := tableWith(at(1, 10), p)
 		table.beginDump()
-		table.endDump()
+		table.endWholeDump()
 		if want := map[phase]int{claimed: 1, candidate: 0, active: 1}[p]; len(table.nextBatch(100).ask) != want {
 			t.Errorf("phase %d: not asked for %d times", p, want)
 		}
@@ -153,7 +153,7 @@ func TestStationThatWaitsForRoomIsAskedForToo(t *testing.T) {
 	s := at(1, 10)
 	table.claim(s)
 	table.beginDump()
-	table.endDump()
+	table.endWholeDump()
 	wantNextBatch(t, table, 0, 1)
 	table.answer(s.StationKey, nil)
 	if len(table.rows) != 0 {
@@ -165,7 +165,7 @@ func TestStationThatTheDumpLacksAndTheKernelToo(t *testing.T) {
 	s := at(1, 10)
 	table := tableWith(s, active)
 	table.beginDump()
-	table.endDump()
+	table.endWholeDump()
 	table.nextBatch(100)
 	if got := table.answer(s.StationKey, nil); got != revokeIt {
 		t.Errorf("the kernel's no does %d", got)
@@ -184,7 +184,7 @@ func TestDumpThatShowsARowTwice(t *testing.T) {
 			t.Error("the same row revokes")
 		}
 	}
-	table.endDump()
+	table.endWholeDump()
 	wantNextBatch(t, table, 0, 0)
 }
 
@@ -235,7 +235,7 @@ func TestTakenBackBatchComesAgain(t *testing.T) {
 	s, old := at(1, 10), at(2, 10)
 	table := tableWith(old, active)
 	table.beginDump()
-	table.endDump()
+	table.endWholeDump()
 	table.claim(s)
 	table.claim(at(3, 10))
 	b := table.nextBatch(100)
@@ -248,6 +248,13 @@ func TestTakenBackBatchComesAgain(t *testing.T) {
 	wantNextBatch(t, table, 1, 2)
 }
 
+// endWholeDump ends a dump and looks at every row at once.
+func (t *table) endWholeDump() {
+	for w := t.endDump(); t.askMissed(w); {
+	}
+	t.markDump()
+}
+
 // compareAll is a whole comparison.
 func (t *table) compareAll(held []accel.Station) (revoke []accel.StationKey) {
 	t.beginCompare()
@@ -256,7 +263,8 @@ func (t *table) compareAll(held []accel.Station) (revoke []accel.StationKey) {
 			revoke = append(revoke, h.StationKey)
 		}
 	}
-	t.endCompare()
+	for w := t.walk(); t.reclaimMissing(w); {
+	}
 	return revoke
 }
 
@@ -304,7 +312,9 @@ func TestStationsAreSortedAndCounted(t *testing.T) {
 	}
 	table.claim(at(4, 11))
 	var order []byte
-	for _, s := range table.stations() {
+	all := table.stations()
+	sortStations(all)
+	for _, s := range all {
 		order = append(order, s.MAC[5])
 		if s.Active != (s.MAC[5] != 4) {
 			t.Errorf("%v is shown with Active=%v", s.StationKey, s.Active)

@@ -310,10 +310,17 @@ func (d *Dataplane) Revoke(ifindex int, keys []accel.StationKey) error {
 	return d.with(ifindex, func(br *bridge) error { return br.revoke(keys) })
 }
 
-// Stations calls f for everything that the map holds. What comes or goes meanwhile may
-// be shown or not.
-func (d *Dataplane) Stations(ifindex int, f func(accel.Station)) error {
-	return d.with(ifindex, func(br *bridge) error { return br.list(f) })
+// stationsPiece is how many stations are read at a time.
+const stationsPiece = 512
+
+// Stations begins to read the map: each call of what it returns calls f for the next
+// piece, and says whether there is more. What comes or goes meanwhile may be shown or not.
+func (d *Dataplane) Stations(ifindex int) (next func(f func(accel.Station)) (more bool, err error)) {
+	r := newStationReader(stationsPiece)
+	return func(f func(accel.Station)) (more bool, err error) {
+		err = d.with(ifindex, func(br *bridge) (err error) { more, err = br.list(r, f); return err })
+		return more, err
+	}
 }
 
 // PortStats returns the counters of a bridge's ports; none if the bridge is not

@@ -118,11 +118,11 @@ func (br *bridge) revoke(keys []accel.StationKey) error {
 	return nil
 }
 
-// list calls f for everything that the map holds. A station whose slot has no port any
-// more has port -1.
-func (br *bridge) list(f func(accel.Station)) error {
+// list calls f for the next piece of what the map holds, and says whether there is more.
+// A station whose slot has no port any more has port -1.
+func (br *bridge) list(r *stationReader, f func(accel.Station)) (more bool, err error) {
 	portOf := br.portOfSlot()
-	return br.eachStation(func(k shuntStationKey, rec shuntStation) { f(stationOf(k, rec, portOf)) })
+	return br.nextStations(r, func(k shuntStationKey, rec shuntStation) { f(stationOf(k, rec, portOf)) })
 }
 
 // portOfSlot maps slots to ifindexes; slot 0 is the bridge itself.
@@ -149,23 +149,37 @@ func stationOf(k shuntStationKey, rec shuntStation, portOf map[uint32]int) accel
 	}
 }
 
-// eachStation reads the whole map in batches: reading on from one key to the
-// next starts again from the beginning when a program removed that key.
+// stationReader is how far the map was read. It is read in batches: reading on from one
+// key to the next starts again from the beginning when a program removed that key.
+type stationReader struct {
+	cursor ebpf.MapBatchCursor
+	keys   []shuntStationKey
+	recs   []shuntStation
+}
+
+// newStationReader reads that many stations at a time.
+func newStationReader(piece int) *stationReader {
+	return &stationReader{keys: make([]shuntStationKey, piece), recs: make([]shuntStation, piece)}
+}
+
+// nextStations calls f for the next piece, and says whether there is more.
+func (br *bridge) nextStations(r *stationReader, f func(shuntStationKey, shuntStation)) (more bool, err error) {
+	n, err := br.maps[shuntMapStations].BatchLookup(&r.cursor, r.keys, r.recs, nil)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return false, fmt.Errorf("read the station map: %w", err)
+	}
+	for i := range n {
+		f(r.keys[i], r.recs[i])
+	}
+	return err == nil, nil
+}
+
+// eachStation reads the whole map.
 func (br *bridge) eachStation(f func(shuntStationKey, shuntStation)) error {
-	const batch = 4096
-	keys := make([]shuntStationKey, batch)
-	recs := make([]shuntStation, batch)
-	var cursor ebpf.MapBatchCursor
+	r := newStationReader(4096)
 	for {
-		n, err := br.maps[shuntMapStations].BatchLookup(&cursor, keys, recs, nil)
-		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("read the station map: %w", err)
-		}
-		for i := range n {
-			f(keys[i], recs[i])
-		}
-		if err != nil {
-			return nil
+		if more, err := br.nextStations(r, f); err != nil || !more {
+			return err
 		}
 	}
 }

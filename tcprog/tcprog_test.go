@@ -523,7 +523,12 @@ func coarseNow(t *testing.T) int64 {
 
 // stations returns what the map holds.
 func (l *lab) stations() (all []accel.Station) {
-	l.must(l.d.Stations(testBridge, func(s accel.Station) { all = append(all, s) }))
+	next := l.d.Stations(testBridge)
+	for more := true; more; {
+		var err error
+		more, err = next(func(s accel.Station) { all = append(all, s) })
+		l.must(err)
+	}
 	return all
 }
 
