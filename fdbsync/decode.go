@@ -465,20 +465,30 @@ func decodeNeigh(data []byte) (neigh, error) {
 	return n, nil
 }
 
-// encodeNeighRequest is RTM_GETNEIGH for one entry of a bridge
-// (net/core/rtnetlink.c: rtnl_fdb_get).
-func encodeNeighRequest(bridge int, k accel.StationKey) ([]byte, error) {
-	e := netlink.NewAttributeEncoder()
-	e.Bytes(unix.NDA_LLADDR, k.MAC[:])
-	e.Uint32(unix.NDA_MASTER, uint32(bridge))
+// appendNeighRequest appends RTM_GETNEIGH for one entry of a bridge
+// (net/core/rtnetlink.c: rtnl_fdb_get): there are thousands a second.
+func appendNeighRequest(b []byte, bridge int, k accel.StationKey, sequence uint32) []byte {
+	begin := len(b)
+	b = append(b, 0, 0, 0, 0) // the length
+	b = binary.NativeEndian.AppendUint16(b, unix.RTM_GETNEIGH)
+	b = binary.NativeEndian.AppendUint16(b, uint16(netlink.Request))
+	b = binary.NativeEndian.AppendUint32(b, sequence)
+	b = append(b, 0, 0, 0, 0) // from whom: the kernel knows
+	b = append(b, unix.AF_BRIDGE)
+	b = append(b, make([]byte, sizeofNdMsg-1)...)
+	b = append(appendAttribute(b, unix.NDA_LLADDR, len(k.MAC)), k.MAC[0], k.MAC[1], k.MAC[2], k.MAC[3], k.MAC[4], k.MAC[5], 0, 0)
+	b = binary.NativeEndian.AppendUint32(appendAttribute(b, unix.NDA_MASTER, 4), uint32(bridge))
 	if k.VID != 0 {
-		e.Uint16(unix.NDA_VLAN, k.VID)
+		b = append(binary.NativeEndian.AppendUint16(appendAttribute(b, unix.NDA_VLAN, 2), k.VID), 0, 0)
 	}
-	attrs, err := e.Encode()
-	if err != nil {
-		return nil, err
-	}
-	return append(ndMsg(), attrs...), nil
+	binary.NativeEndian.PutUint32(b[begin:], uint32(len(b)-begin))
+	return b
+}
+
+// appendAttribute appends the head of an attribute of so many bytes.
+func appendAttribute(b []byte, number uint16, size int) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofRtAttr+size))
+	return binary.NativeEndian.AppendUint16(b, number)
 }
 
 func ndMsg() []byte {

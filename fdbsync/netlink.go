@@ -144,9 +144,11 @@ type kernel interface {
 
 // route is the kernel behind a socket that no event can come between.
 type route struct {
-	conn    *netlink.Conn
-	answers *receiver
-	unknown func(error) // hears of a message that was skipped
+	conn      *netlink.Conn
+	answers   *receiver
+	questions []byte      // about entries, while they are written
+	sequence  uint32      // of the last of them
+	unknown   func(error) // hears of a message that was skipped
 }
 
 func dialRoute(unknown func(error)) (*route, error) {
@@ -314,11 +316,12 @@ func (r *route) stationsOnce(bridge int, keys []accel.StationKey) ([]*accel.Stat
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	sent, err := r.sendQuestions(bridge, keys)
+	sequence, err := r.sendQuestions(bridge, keys)
 	if err != nil {
 		return nil, errors.Join(err, r.redial())
 	}
 	answers := make([]*accel.Station, 0, len(keys))
+	entries := make([]accel.Station, len(keys))
 	for len(answers) < len(keys) {
 		messages, err := r.answers.receive(r.conn)
 		if err == nil && len(messages) > len(keys)-len(answers) {
@@ -329,9 +332,13 @@ func (r *route) stationsOnce(bridge int, keys []accel.StationKey) ([]*accel.Stat
 		}
 		for _, m := range messages {
 			n := len(answers)
-			answer, err := answerOf(m, bridge, keys[n], sent[n].Header.Sequence)
+			var answer *accel.Station
+			exists, err := answerOf(m, bridge, keys[n], sequence+uint32(n), &entries[n])
 			if err != nil {
 				return nil, errors.Join(fmt.Errorf("ask for the entry of %s: %w", keys[n], err), r.redial())
+			}
+			if exists {
+				answer = &entries[n]
 			}
 			answers = append(answers, answer)
 		}
@@ -339,45 +346,57 @@ func (r *route) stationsOnce(bridge int, keys []accel.StationKey) ([]*accel.Stat
 	return answers, nil
 }
 
-func (r *route) sendQuestions(bridge int, keys []accel.StationKey) ([]netlink.Message, error) {
-	questions := make([]netlink.Message, len(keys))
-	for i, k := range keys {
-		data, err := encodeNeighRequest(bridge, k)
-		if err != nil {
-			return nil, err
-		}
-		questions[i] = netlink.Message{Header: netlink.Header{Type: unix.RTM_GETNEIGH, Flags: netlink.Request}, Data: data}
-	}
+// sendQuestions returns the number of the first question; the others follow it.
+func (r *route) sendQuestions(bridge int, keys []accel.StationKey) (first uint32, err error) {
 	if err := r.conn.SetDeadline(time.Now().Add(questionTimeout)); err != nil {
-		return nil, err
+		return 0, err
 	}
-	sent, err := r.conn.SendMessages(questions)
+	raw, err := r.conn.SyscallConn()
 	if err != nil {
-		return nil, fmt.Errorf("ask for %d entries: %w", len(keys), err)
+		return 0, err
 	}
-	return sent, nil
+	first = r.sequence + 1
+	r.sequence += uint32(len(keys))
+	r.questions = r.questions[:0]
+	for i, k := range keys {
+		r.questions = appendNeighRequest(r.questions, bridge, k, first+uint32(i))
+	}
+	var refused error
+	err = raw.Write(func(fd uintptr) bool {
+		for {
+			refused = unix.Sendto(int(fd), r.questions, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+			if refused != unix.EINTR {
+				return refused != unix.EAGAIN
+			}
+		}
+	})
+	if err = errors.Join(err, refused); err != nil {
+		return 0, fmt.Errorf("ask for %d entries: %w", len(keys), err)
+	}
+	return first, nil
 }
 
-// answerOf reads the answer to one question; nil if there is no such entry. Whatever is
-// not exactly that is an error: nothing is made active on a doubtful answer.
-func answerOf(m netlink.Message, bridge int, key accel.StationKey, sequence uint32) (*accel.Station, error) {
+// answerOf reads the answer to one question into s; false if there is no such entry.
+// Whatever is not exactly that is an error: nothing is made active on a doubtful answer.
+func answerOf(m netlink.Message, bridge int, key accel.StationKey, sequence uint32, s *accel.Station) (exists bool, err error) {
 	switch {
 	case m.Header.Sequence != sequence:
-		return nil, errors.New("the answer is to another question")
+		return false, errors.New("the answer is to another question")
 	case m.Header.Type == netlink.Error:
 		if err := errorOf(m); !errors.Is(err, unix.ENOENT) {
-			return nil, fmt.Errorf("the kernel answers with an error: %w", err)
+			return false, fmt.Errorf("the kernel answers with an error: %w", err)
 		}
-		return nil, nil
+		return false, nil
 	case m.Header.Type != unix.RTM_NEWNEIGH || isCut(m):
-		return nil, errors.New("the answer is not a whole entry")
+		return false, errors.New("the answer is not a whole entry")
 	}
 	n, err := decodeNeigh(m.Data)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
 	if n.station.StationKey != key || n.bridge != bridge {
-		return nil, errors.New("the kernel answered with another")
+		return false, errors.New("the kernel answered with another")
 	}
-	return &n.station, nil
+	*s = n.station
+	return true, nil
 }
