@@ -61,20 +61,54 @@ func TestRowThatIsOlderThanAnEvent(t *testing.T) {
 	}
 }
 
-// TestQueueIsBounded, though nobody has a turn: there is no room, and a station comes and
-// goes without end.
+// TestQueueIsBounded, though nobody has a turn: there is no room, and stations come and
+// go without end.
 func TestQueueIsBounded(t *testing.T) {
+	const stations = 50
 	table := newTable(0)
-	table.claim(at(1, 10))
-	for range 100_000 {
-		table.claim(at(2, 10))
-		table.remove(at(2, 10).StationKey)
+	for n := range 100_000 {
+		s := at(byte(n%stations), 10)
+		table.remove(s.StationKey)
+		table.claim(s)
 	}
-	if n := len(table.claimed.keys); n > 2*slack {
-		t.Errorf("the queue has %d keys for one station", n)
+	if n := table.claimed.len(); n > 2*slack {
+		t.Errorf("the queue has %d places for %d stations", n, stations)
 	}
 	table.room = 100
-	wantNextBatch(t, table, 1, 1)
+	wantNextBatch(t, table, stations, stations)
+}
+
+// TestNoEventLooksAtTheWholeQueue, however much of it is not needed: there is no room, and
+// most of what waited for some is gone.
+func TestNoEventLooksAtTheWholeQueue(t *testing.T) {
+	const many = 100_000
+	var q queue
+	for n := range many {
+		q.put(accel.StationKey{VID: uint16(n % 10)}, 0)
+	}
+	q.mark()
+	needed := func(p place) bool { return p.key.VID == 0 }
+	for puts := 0; puts == 0 || q.tidies; puts++ {
+		looked := 0
+		q.tidy(many/10+puts, func(p place) bool { looked++; return needed(p) })
+		if q.put(accel.StationKey{}, 1); looked > tidyPiece {
+			t.Fatalf("%d of %d places are looked at at once", looked, many)
+		}
+		if puts > many {
+			t.Fatal("the queue is never tidied")
+		}
+	}
+	if q.marked != many/10 {
+		t.Errorf("%d are marked, of %d that are needed", q.marked, many/10)
+	}
+	for n := range many / 10 {
+		if p, ok := q.take(); !ok || !needed(p) || p.ticket != 0 {
+			t.Fatalf("place %d is %+v (%v)", n, p, ok)
+		}
+	}
+	if p, _ := q.take(); q.marked != 0 || p.ticket != 1 {
+		t.Errorf("%d are marked still, and the next is %+v", q.marked, p)
+	}
 }
 
 // TestTableShrinks when it was large once: memory that a flood took is given back.
@@ -106,6 +140,36 @@ func heap() uint64 {
 	runtime.GC()
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
+}
+
+// TestTableThatShrinksWhileItIsCompared: what is gone does not come back.
+func TestTableThatShrinksWhileItIsCompared(t *testing.T) {
+	const entries = 2 * smallTable
+	table := newTable(entries)
+	for n := range entries {
+		table.claim(many(n, 10))
+	}
+	for _, s := range table.nextBatch(entries).admit {
+		table.answer(s.StationKey, &s)
+	}
+	table.beginCompare()
+	w := table.walk()
+	table.reclaimMissing(w)
+	for n := range entries - 10 {
+		table.remove(many(n, 10).StationKey)
+	}
+	table.beginDump()
+	table.endWholeDump()
+	for n := range entries {
+		table.remove(many(n, 10).StationKey)
+	}
+	gone := func(k accel.StationKey, _ row) {
+		if _, known := table.rows[k]; !known {
+			t.Fatalf("%v is met, and is gone", k)
+		}
+	}
+	for table.goOn(w, gone) {
+	}
 }
 
 // TestTableIsNotReadWithoutEnd: where reading takes longer than the time until it is due
@@ -153,5 +217,59 @@ func TestLargeTableIsNotComparedWithoutEnd(t *testing.T) {
 	w.catchUp(t, m)
 	if len(b.stations) != 0 {
 		t.Error("it is not compared later either")
+	}
+}
+
+// crowded is a mirror with three active stations, whose data plane shows one at a time.
+func crowded(t *testing.T) (*mirror, *world, map[int]link) {
+	t.Helper()
+	m, w := newTestMirror(t)
+	links := w.open(t, m)
+	w.fakePlane.piece = 1
+	for n := range 3 {
+		s := at(byte(1+n), 4)
+		w.table[s.StationKey] = s
+		m.newNeigh(s)
+	}
+	for range 2 {
+		_, err := m.advance(w.now)
+		must(t, err)
+		w.pass(2 * gracePeriod)
+	}
+	return m, w, links
+}
+
+// TestComparisonEnds, though programs revoke something between any two of its pieces.
+func TestComparisonEnds(t *testing.T) {
+	m, w, _ := crowded(t)
+	for turns := 0; turns == 0 || m.comparison != nil; turns++ {
+		if turns > 10 {
+			t.Fatal("it begins anew every time")
+		}
+		w.bridges[2].revoked++
+		must(t, m.sweep())
+		_, err := m.advance(w.now)
+		must(t, err)
+	}
+}
+
+// TestBridgeCountsWhenItIsCompared: after a loss the data plane may hold what it must not.
+func TestBridgeCountsWhenItIsCompared(t *testing.T) {
+	m, w, links := crowded(t)
+	must(t, m.distrust())
+	must(t, m.read())
+	must(t, m.compare())
+	compared := false
+	for !m.synced {
+		compared = compared || m.comparison != nil && m.dump == nil && m.owed == 0
+		_, err := m.advance(w.now)
+		must(t, err)
+	}
+	if !compared || m.comparison != nil {
+		t.Error("it counts before it is compared")
+	}
+	w.settle(t, m, links)
+	if got := w.bridges[2].gate.Reason; got != accel.Fast {
+		t.Errorf("then the gate is %v", got)
 	}
 }

@@ -32,6 +32,7 @@ type table struct {
 	dump     uint8           // number of the dump that is being read, or was last
 	turn     uint8           // number of the comparison
 	batch    uint16          // number of the last batch
+	ticket   uint16          // of the last that was put into claimed
 	room     int             // how many stations the data plane can still take
 	mostRows int             // since rows was made
 	piece    int             // how many rows a walk meets at a time
@@ -44,7 +45,7 @@ type row struct {
 	phase phase
 	seen  uint8  // the last dump that showed the row, or began before it came
 	held  uint8  // the last comparison that found it in the data plane
-	batch uint16 // the last that admitted it
+	batch uint16 // the last that admitted it; of one in claimed its ticket
 }
 
 type rowFlags uint8
@@ -161,10 +162,18 @@ func (t *table) queue(k accel.StationKey, r *row) {
 	if r.flags&rowQueued != 0 {
 		return
 	}
-	t.claimed.tidy(t.queued, func(k accel.StationKey) bool { return t.rows[k].flags&rowQueued != 0 })
-	t.claimed.put(k)
+	t.claimed.tidy(t.queued, t.hasTurn)
+	t.ticket++
+	t.claimed.put(k, t.ticket)
+	r.batch = t.ticket
 	r.flags |= rowQueued
 	t.queued++
+}
+
+// hasTurn says whether a place in claimed is that of a row.
+func (t *table) hasTurn(p place) bool {
+	r := t.rows[p.key]
+	return r.flags&rowQueued != 0 && r.batch == p.ticket
 }
 
 // reclaim claims a station anew.
@@ -259,8 +268,8 @@ func (t *table) goOn(w *walk, f func(accel.StationKey, row)) (more bool) {
 
 func (t *table) ask(k accel.StationKey, r row) {
 	if r.flags&rowAsked == 0 {
-		t.asked.tidy(len(t.rows), func(k accel.StationKey) bool { return t.rows[k].flags&rowAsked != 0 })
-		t.asked.put(k)
+		t.asked.tidy(len(t.rows), func(p place) bool { return t.rows[p.key].flags&rowAsked != 0 })
+		t.asked.put(k, 0)
 		r.flags |= rowAsked
 		t.rows[k] = r
 	}
@@ -301,14 +310,14 @@ func (t *table) nextBatch(most int) (b batch) {
 	t.batch++
 	b.number = t.batch
 	for t.room > 0 && len(b.ask) < most {
-		k, ok := t.claimed.take()
+		p, ok := t.claimed.take()
 		if !ok {
 			break
 		}
-		r := t.rows[k]
-		if r.flags&rowQueued == 0 {
+		if !t.hasTurn(p) {
 			continue // removed since
 		}
+		k, r := p.key, t.rows[p.key]
 		r.flags &^= rowQueued | rowAsked
 		t.queued--
 		t.room--
@@ -318,14 +327,14 @@ func (t *table) nextBatch(most int) (b batch) {
 		b.admit, b.ask = append(b.admit, r.station(k)), append(b.ask, k)
 	}
 	for len(b.ask) < most {
-		k, ok := t.asked.take()
+		p, ok := t.asked.take()
 		if !ok {
 			break
 		}
-		if r := t.rows[k]; r.flags&rowAsked != 0 {
+		if r := t.rows[p.key]; r.flags&rowAsked != 0 {
 			r.flags &^= rowAsked
-			t.rows[k] = r
-			b.ask = append(b.ask, k)
+			t.rows[p.key] = r
+			b.ask = append(b.ask, p.key)
 		}
 	}
 	return b
@@ -340,7 +349,7 @@ func (t *table) isOf(k accel.StationKey, batch uint16) bool {
 
 // waits says whether a call of nextBatch may find something.
 func (t *table) waits() bool {
-	return len(t.asked.keys) > 0 || len(t.claimed.keys) > 0 && t.room > 0
+	return t.asked.len() > 0 || t.claimed.len() > 0 && t.room > 0
 }
 
 // takeBack undoes nextBatch for a key that was not asked for yet: it goes into the next

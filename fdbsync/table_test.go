@@ -161,6 +161,18 @@ func TestStationThatWaitsForRoomIsAskedForToo(t *testing.T) {
 	}
 }
 
+func TestStationThatIsClaimedAnewIsAskedForToo(t *testing.T) {
+	s := at(1, 10)
+	table := tableWith(s, active)
+	table.beginDump()
+	table.endWholeDump()
+	table.beginCompare()
+	for w := table.walk(); table.reclaimMissing(w); {
+	}
+	table.room = 0 // so that its turn does not come
+	wantNextBatch(t, table, 0, 1)
+}
+
 func TestStationThatTheDumpLacksAndTheKernelToo(t *testing.T) {
 	s := at(1, 10)
 	table := tableWith(s, active)
