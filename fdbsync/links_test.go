@@ -639,3 +639,59 @@ func TestVLANEvent(t *testing.T) {
 		}
 	}
 }
+
+// TestEventsAreTakenInBetweenTwoPorts: there may be a thousand of them to look at.
+func TestEventsAreTakenInBetweenTwoPorts(t *testing.T) {
+	s, w := newFakeSyncer(t, "br0")
+	links := []link{plainBridge()}
+	for n := range 20 {
+		links = append(links, plainPort(10+n, fmt.Sprintf("p%d", n)))
+	}
+	startFake(t, s, w, links...)
+	grace, again := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
+	must(t, s.beginRound())
+	for n := range 20 {
+		w.foreign[fmt.Sprintf("p%d", n)] = accel.PortForeignTC
+	}
+	left := len(s.round)
+	if left < 20 {
+		t.Fatalf("20 ports are looked at in %d pieces", left)
+	}
+	for ; left > 0; left-- {
+		must(t, s.beginRound())
+		if len(s.round) != left {
+			t.Fatalf("%d pieces of a look are left, want %d", len(s.round), left)
+		}
+		must(t, s.goOn(grace, again))
+		if left > 1 {
+			select {
+			case <-grace.C:
+			case <-time.After(10 * time.Second):
+				t.Fatal("nobody goes on with the look")
+			}
+		}
+	}
+	for _, p := range w.bridges[2].ports {
+		if p.In != accel.PortForeignTC {
+			t.Errorf("%s is %v when the look is over", p.Name, p.In)
+		}
+	}
+}
+
+// TestFirewallOfALookIsThatOfNow: what an event told in the midst of a look has another
+// version, for which the firewall that was read before does not count.
+func TestFirewallOfALookIsThatOfNow(t *testing.T) {
+	s, w := newFakeSyncer(t, "br0")
+	startFake(t, s, w, plainBridge(), plainPort(4, "p1"))
+	must(t, s.beginRound())
+	for len(s.round) > 1 { // the firewall is read, and nothing came of it yet
+		must(t, s.lookOn())
+	}
+	w.version[4]++
+	w.filters.devices = map[string]bool{"p1": true}
+	must(t, s.refresh(4))
+	must(t, s.lookOn())
+	if p := w.bridges[2].ports[4]; p.In != accel.PortNetfilter {
+		t.Errorf("the port is %+v", p)
+	}
+}
