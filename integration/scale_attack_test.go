@@ -4,8 +4,13 @@ import (
 	"context"
 	"flag"
 	"net"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/accel"
 	"github.com/shunt-dev/shunt/integration/lab"
@@ -72,29 +77,133 @@ func TestScaleFlood(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := newLab(t, lab.Options{Hosts: 3})
-			d := startDaemon(t, l)
-			a, b := hostStation(t, l.Hosts[0]), hostStation(t, l.Hosts[1])
-			introduce(t, a.wire, a.mac, b.wire, b.mac)
-			sendFromMany(t, l.Hosts[1], a.mac, known, 10_000, func(n int) accel.MAC { return crowdMAC(n) })
-			await(t, "the stations are known", func() bool { s := d.bridge(); return s.Stations > known && s.Pending == 0 })
-			before, port := d.figures(), d.port(a.port)
-			calm := converse(t, a, b)
-			sendFromMany(t, l.Hosts[2], a.mac, *scaleFlood, *scalePace, c.source)
-			sent := calm()
-			after, grown := d.port(a.port), d.figures()
-			fast, slow := after.Fast-port.Fast, after.Slow-port.Slow
-			share := float64(fast) / float64(fast+slow)
-			s := d.bridge()
-			t.Logf("%d frames of the flood, and %d of the others, of which %.2f %% were fast; %d stations mirrored, %d without room", *scaleFlood, sent, 100*share, s.Stations, s.FDBFull)
-			t.Logf("the daemon: %v before, %v behind", before, grown)
-			if share < 0.95 {
-				t.Errorf("%.2f %% of the others' frames were fast, want 95", 100*share)
-			}
-			if !s.Eligible {
-				t.Errorf("the bridge is %v", s.Reason)
-			}
+			flood(t, l, startDaemon(t, l), known, c.source)
 		})
 	}
+}
+
+// TestScaleFloodOfABoundedTable: where the operator bounds how many entries the bridge
+// learns (fdb_max_learned), that holds, and bounds shunt too.
+func TestScaleFloodOfABoundedTable(t *testing.T) {
+	const known, most = 1000, 2000
+	l := newLab(t, lab.Options{Hosts: 3})
+	limitLearning(t, l, most)
+	d := startDaemon(t, l)
+	before := d.figures()
+	flood(t, l, d, known, func(n int) accel.MAC { return crowdMAC(known + n) })
+	await(t, "nothing waits", func() bool { return d.bridge().Pending == 0 })
+	if n := learned(t, l); n > most {
+		t.Errorf("the bridge learned %d entries, of %d at most", n, most)
+	} else if n < most {
+		t.Errorf("the bridge learned %d entries: the flood did not fill the table", n)
+	}
+	if grown := d.figures().rss - before.rss; grown > 20<<20 {
+		t.Errorf("the daemon grew by %d MB for %d entries", grown>>20, most)
+	}
+	expectMirrored(t, l, d)
+}
+
+// TestScaleFloodThatAges: entries of a flood that the bridge ages leave the data plane's
+// map with them, while others come. When it is over, the memory comes back.
+func TestScaleFloodThatAges(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 3, Ageing: 2 * time.Second})
+	d := startDaemon(t, l)
+	before := d.figures()
+	flood(t, l, d, 0, func(n int) accel.MAC { return crowdMAC(n) })
+	grown := d.figures()
+	awaitWithin(t, startTimeout, "the bridge has aged all of it", func() bool { return learned(t, l) <= len(l.Hosts) })
+	await(t, "the mirror has too", func() bool { s := d.bridge(); return s.Stations+s.Pending+s.FDBFull < 20 })
+	expectMirrored(t, l, d)
+	expectHeld(t, l)
+	if grown.rss-before.rss < 16<<20 {
+		return // little was taken
+	}
+	var f figures
+	awaitWithin(t, 5*time.Minute, "half of the memory of the flood is given back", func() bool {
+		f = d.figures()
+		return f.rss-before.rss < (grown.rss-before.rss)/2
+	})
+	t.Logf("at rest: %v", f)
+}
+
+// flood sends frames from the third host, each from a source of its own, while the first
+// two, and a crowd that is known, are there before.
+func flood(t *testing.T, l *lab.Lab, d *daemon, known int, source func(n int) accel.MAC) {
+	t.Helper()
+	a, b := hostStation(t, l.Hosts[0]), hostStation(t, l.Hosts[1])
+	introduce(t, a.wire, a.mac, b.wire, b.mac)
+	sendFromMany(t, l.Hosts[1], a.mac, known, 10_000, func(n int) accel.MAC { return crowdMAC(n) })
+	await(t, "the stations are known", func() bool { s := d.bridge(); return s.Stations > known && s.Pending == 0 })
+	before, port := d.figures(), d.port(a.port)
+	calm := converse(t, a, b)
+	sendFromMany(t, l.Hosts[2], a.mac, *scaleFlood, *scalePace, source)
+	sent := calm()
+	after, grown := d.port(a.port), d.figures()
+	fast, slow := after.Fast-port.Fast, after.Slow-port.Slow
+	share := float64(fast) / float64(fast+slow)
+	s := d.bridge()
+	t.Logf("%d frames of the flood, and %d of the others, of which %.2f %% were fast; %d stations mirrored, %d without room", *scaleFlood, sent, 100*share, s.Stations, s.FDBFull)
+	t.Logf("the daemon: %v before, %v behind", before, grown)
+	if share < 0.95 {
+		t.Errorf("%.2f %% of the others' frames were fast, want 95", 100*share)
+	}
+	if !s.Eligible {
+		t.Errorf("the bridge is %v", s.Reason)
+	}
+}
+
+// limitLearning sets the bridge's fdb_max_learned, which kernels have from 6.7 on.
+func limitLearning(t *testing.T, l *lab.Lab, most uint32) {
+	t.Helper()
+	must(t, l.Bridge.Do(func() error {
+		bridge, err := net.InterfaceByName(lab.BridgeName)
+		if err != nil {
+			return err
+		}
+		about := nl.NewIfInfomsg(unix.AF_UNSPEC)
+		about.Index = int32(bridge.Index)
+		info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+		info.AddRtAttr(nl.IFLA_INFO_KIND, []byte("bridge"))
+		info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(unix.IFLA_BR_FDB_MAX_LEARNED, nl.Uint32Attr(most))
+		r := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
+		r.AddData(about)
+		r.AddData(info)
+		_, err = r.Execute(unix.NETLINK_ROUTE, 0)
+		return err
+	}))
+}
+
+// learned is how many entries the bridge has learned.
+func learned(t *testing.T, l *lab.Lab) (n int) {
+	t.Helper()
+	rows, err := l.FDB()
+	must(t, err)
+	for _, r := range rows {
+		if r.State&unix.NUD_PERMANENT == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// expectHeld wants the data plane's map to have no entry that the bridge has not.
+func expectHeld(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	held, err := ebpf.LoadPinnedMap(stationsPin(t, l), &ebpf.LoadPinOptions{ReadOnly: true})
+	must(t, err)
+	defer held.Close()
+	rows, err := l.FDB()
+	must(t, err)
+	var key [8]byte // bpf/maps.h: struct station_key
+	record := make([]byte, held.ValueSize())
+	stations := held.Iterate()
+	for stations.Next(&key, &record) {
+		mac := net.HardwareAddr(key[:6]).String()
+		if !slices.ContainsFunc(rows, func(r lab.Entry) bool { return r.MAC == mac }) {
+			t.Errorf("%s is in the map, and not in the bridge's table", mac)
+		}
+	}
+	must(t, stations.Err())
 }
 
 // port returns a port as the daemon shows it.
