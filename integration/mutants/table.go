@@ -154,7 +154,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "entries that events tell of are mirrored",
-		file: "fdbsync/syncer.go", old: "		case isNew:\n", new: "		case false:\n",
+		file: "fdbsync/syncer.go", old: "				m.newNeigh(n.station)\n", new: "",
 		pkg: "./integration", run: "TestMirrorIsRightAfterChurn",
 	},
 	{

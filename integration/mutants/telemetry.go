@@ -54,7 +54,7 @@ func init() {
 	f("a switch is part of the request's trace", "syncer.go", "	defer m.chronicle.in(ctx)()\n", "	_ = ctx\n", "TestWhyABridgeWasNotEligible")
 	f("a bridge that is gone is told of", "mirror.go", "m.logger.InfoContext(m.chronicle.leaves(accel.Absent), \"the bridge is gone\")", "m.logger.Info(\"the bridge is gone\")", "TestABridgeThatGoesIsTold")
 	f("a refreshed entry is not measured", "mirror.go", "rowQueued != 0 && (changed || !known)", "rowQueued != 0 || changed || !known", "TestWhatIsMeasured")
-	f("an entry that went is waited for no more", "mirror.go", "	delete(m.awaits, k)\n	defer", "	defer", "TestWhatIsMeasured")
+	f("an entry that went is waited for no more", "mirror.go", "	delete(m.awaits, k)\n	m.table.remove", "	m.table.remove", "TestWhatIsMeasured")
 
 	f("what waits of a sample is bounded", "sample.go", "min(max(allBuffers/ports, leastTapBuffer), tapBuffer)", "max(tapBuffer, 0*ports)", "TestWhatWaitsOfASampleIsBounded")
 
