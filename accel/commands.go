@@ -196,9 +196,10 @@ func versionCommand() *cobra.Command {
 type runFlags struct {
 	bridges                                           []string
 	all                                               bool
-	file, socket, stateDir, attach                    string
+	file, socket, stateDir, attach, redirect          string
 	level                                             slog.Level
 	allGiven, socketGiven, stateDirGiven, attachGiven bool
+	redirectGiven                                     bool
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -222,14 +223,17 @@ func (a *app) runCommand() *cobra.Command {
 	flags.StringVar(&f.socket, "socket", DefaultSocket, "listen at this `path`")
 	flags.StringVar(&f.stateDir, "state-dir", DefaultStateDir, "keep journals at this `path`")
 	flags.StringVar(&f.attach, "attach", "auto", "the tc `hook`: auto, tcx or clsact")
+	flags.StringVar(&f.redirect, "redirect", RedirectEgress, "`way` out: auto, egress or peer")
 	flags.TextVar(&f.level, "log-level", slog.LevelInfo, "least `level`: debug, info, warn or error")
 	CompleteFlag(cmd, "bridge", Interfaces("bridge"))
 	CompleteFlag(cmd, "attach", Words("auto", "tcx", "clsact"))
+	CompleteFlag(cmd, "redirect", Words(RedirectAuto, RedirectEgress, RedirectPeer))
 	CompleteFlag(cmd, "log-level", Words("debug", "info", "warn", "error"))
 	CompleteFile(cmd, "config", "yaml", "yml")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		f.allGiven, f.socketGiven = flags.Changed("all-bridges"), flags.Changed("socket")
 		f.stateDirGiven, f.attachGiven = flags.Changed("state-dir"), flags.Changed("attach")
+		f.redirectGiven = flags.Changed("redirect")
 		// The daemon outlives whoever started it: its traces are its own.
 		return a.run(trace.ContextWithRemoteSpanContext(cmd.Context(), trace.SpanContext{}), f)
 	}
@@ -275,6 +279,9 @@ func (f runFlags) config() (Config, error) {
 	if f.attachGiven {
 		config.Attach = f.attach
 	}
+	if f.redirectGiven {
+		config.Redirect, config.Redirects = f.redirect, nil
+	}
 	if len(config.Bridges) == 0 && !config.AllBridges {
 		return Config{}, Usagef("no bridge is named: write --bridge br0 or --all-bridges, or bridges: [br0] or all_bridges: true in the file of --config")
 	}
@@ -316,6 +323,11 @@ func (f runFlags) check() error {
 	}
 	if err := checkAttach(f.attach); err != nil {
 		return fmt.Errorf("--attach %w", err)
+	}
+	if f.redirectGiven {
+		if err := CheckRedirect(f.redirect); err != nil {
+			return fmt.Errorf("--redirect %w", err)
+		}
 	}
 	if err := checkSocket(f.socket); err != nil {
 		return fmt.Errorf("--socket %w", err)

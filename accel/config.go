@@ -29,6 +29,11 @@ type Config struct {
 	BypassNetfilter []string
 	// Attach is "auto", "tcx" or "clsact".
 	Attach string
+	// Redirect is how frames leave a bridge for which Redirects says nothing.
+	Redirect string
+	// Redirects is how frames leave bridges, by name: [RedirectEgress], [RedirectPeer]
+	// or [RedirectAuto].
+	Redirects map[string]string
 	// MaxStations is the size of a bridge's station map, in entries.
 	MaxStations int
 	// Lease is how long the fast path outlives a daemon that hangs or dies. 0
@@ -52,7 +57,28 @@ const DefaultStateDir = "/var/lib/shunt"
 // DefaultConfig returns what holds without a file and without flags. It names
 // no bridge.
 func DefaultConfig() Config {
-	return Config{Attach: "auto", MaxStations: 65536, Socket: DefaultSocket, StateDir: DefaultStateDir}
+	return Config{Attach: "auto", Redirect: RedirectEgress, MaxStations: 65536, Socket: DefaultSocket, StateDir: DefaultStateDir}
+}
+
+// How frames leave by a port that is a veth.
+const (
+	// RedirectEgress gives them to the device in the bridge.
+	RedirectEgress = "egress"
+	// RedirectPeer gives them straight to its far end, where that is possible; where
+	// the kernel does not let it, the daemon does not start.
+	RedirectPeer = "peer"
+	// RedirectAuto is RedirectPeer where the kernel lets it, and RedirectEgress elsewhere.
+	RedirectAuto = "auto"
+)
+
+// RedirectOf is how frames leave the bridge of that name.
+func (c Config) RedirectOf(bridge string) string { return cmp.Or(c.Redirects[bridge], c.Redirect) }
+
+// RedirectsToPeers says whether there may be a bridge whose frames go straight to far
+// ends.
+func (c Config) RedirectsToPeers() bool {
+	all := append(slices.Collect(maps.Values(c.Redirects)), c.Redirect)
+	return slices.ContainsFunc(all, func(how string) bool { return how != RedirectEgress })
 }
 
 // What netfilter: may say of a bridge.
@@ -169,6 +195,7 @@ var configKeys = map[string]func(*Config, *yaml.Node) error{
 	"all_bridges":  (*Config).readAllBridges,
 	"bridges":      (*Config).readBridges,
 	"attach":       (*Config).readAttach,
+	"redirect":     (*Config).readRedirect,
 	"max_stations": (*Config).readMaxStations,
 	"lease":        (*Config).readLease,
 	"socket":       (*Config).readSocket,
@@ -248,6 +275,12 @@ func (c *Config) readBridges(n *yaml.Node) error {
 		if bridge.bypassNetfilter {
 			c.BypassNetfilter = append(c.BypassNetfilter, bridge.name)
 		}
+		if bridge.redirect != "" {
+			if c.Redirects == nil {
+				c.Redirects = make(map[string]string)
+			}
+			c.Redirects[bridge.name] = bridge.redirect
+		}
 	}
 	return nil
 }
@@ -256,6 +289,7 @@ func (c *Config) readBridges(n *yaml.Node) error {
 type bridgeOptions struct {
 	name            string
 	bypassNetfilter bool
+	redirect        string // empty: as the others
 }
 
 // readBridge reads a bridge: its name, or an object with a name and options.
@@ -265,12 +299,15 @@ func readBridge(n *yaml.Node) (b bridgeOptions, err error) {
 		b.name, err = readBridgeName(n)
 		return b, err
 	case yaml.MappingNode:
-		err = eachKey(n, []string{"name", "netfilter"}, func(key string, value *yaml.Node) (err error) {
-			if key == "netfilter" {
+		err = eachKey(n, []string{"name", "netfilter", "redirect"}, func(key string, value *yaml.Node) (err error) {
+			switch key {
+			case "netfilter":
 				b.bypassNetfilter, err = readNetfilter(value)
-				return err
+			case "redirect":
+				b.redirect, err = readRedirect(value)
+			default:
+				b.name, err = readBridgeName(value)
 			}
-			b.name, err = readBridgeName(value)
 			return err
 		})
 		if err == nil && b.name == "" {
@@ -320,6 +357,18 @@ func (c *Config) readAttach(n *yaml.Node) error {
 	}
 	c.Attach = n.Value
 	return nil
+}
+
+func (c *Config) readRedirect(n *yaml.Node) (err error) {
+	c.Redirect, err = readRedirect(n)
+	return err
+}
+
+func readRedirect(n *yaml.Node) (string, error) {
+	if n.Kind != yaml.ScalarNode || CheckRedirect(n.Value) != nil {
+		return "", at(n, "redirect must be auto, egress or peer, not %s", describe(n))
+	}
+	return n.Value, nil
 }
 
 func (c *Config) readMaxStations(n *yaml.Node) error {
@@ -399,6 +448,14 @@ func checkAttach(attach string) error {
 		return nil
 	}
 	return fmt.Errorf("must be auto, tcx or clsact, not %q", attach)
+}
+
+// CheckRedirect says what is wrong with a way for frames to leave, if anything is.
+func CheckRedirect(redirect string) error {
+	if slices.Contains([]string{RedirectAuto, RedirectEgress, RedirectPeer}, redirect) {
+		return nil
+	}
+	return fmt.Errorf("must be auto, egress or peer, not %q", redirect)
 }
 
 func checkSocket(path string) error {

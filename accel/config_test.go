@@ -14,7 +14,7 @@ func TestConfigMistakes(t *testing.T) {
 	for text, want := range map[string]string{
 		"bridges: [br0]\natach: tcx":                `:2: unknown key "atach"; did you mean "attach"?`,
 		"bridge: [br0]":                             `:1: unknown key "bridge"; did you mean "bridges"?`,
-		"\n\ntelemetry: 1":                          `:3: unknown key "telemetry"; known: all_bridges, attach, bridges, groups, lease, max_stations, socket, state_dir`,
+		"\n\ntelemetry: 1":                          `:3: unknown key "telemetry"; known: all_bridges, attach, bridges, groups, lease, max_stations, redirect, socket, state_dir`,
 		"bridges: br0":                              `:1: bridges must be a list of names, such as [br0]`,
 		"bridges:":                                  `:1: bridges must be a list of names, such as [br0]`,
 		"bridges:\n  - br0\n  - 7":                  `:3: a bridge must be a name such as br0, not 7; quote it if that is the name`,
@@ -33,13 +33,16 @@ func TestConfigMistakes(t *testing.T) {
 		"bridges: [{name: b, netfilter: [bypass]}]": `:1: netfilter must be respect or bypass, not a list`,
 		"bridges: [{name: b, netfilter: }]":         `:1: netfilter must be respect or bypass, not empty`,
 		"bridges: [{name: b, netfiler: bypass}]":    `:1: unknown key "netfiler"; did you mean "netfilter"?`,
-		"netfilter: bypass":                         `:1: unknown key "netfilter"; known: all_bridges, attach, bridges, groups, lease, max_stations, socket, state_dir`,
+		"netfilter: bypass":                         `:1: unknown key "netfilter"; known: all_bridges, attach, bridges, groups, lease, max_stations, redirect, socket, state_dir`,
 		"all_bridges: 1":                            `:1: all_bridges must be true or false, not 1`,
 		"all_bridges: yes":                          `:1: all_bridges must be true or false, not "yes"`,
 		"all_bridges:":                              `:1: all_bridges must be true or false, not empty`,
 		"lease: 0":                                  `:1: lease must be auto or a duration from 100ms to 2s, not 0`,
 		"lease: [auto]":                             `:1: lease must be auto or a duration from 100ms to 2s, not a list`,
 		"attach: xdp":                               `:1: attach must be auto, tcx or clsact, not "xdp"`,
+		"redirect: straight":                        `:1: redirect must be auto, egress or peer, not "straight"`,
+		"redirect: [peer]":                          `:1: redirect must be auto, egress or peer, not a list`,
+		"bridges: [{name: b, redirect: yes}]":       `:1: redirect must be auto, egress or peer, not "yes"`,
 		"attach: [tcx]":                             `:1: attach must be auto, tcx or clsact, not a list`,
 		"attach: tcx\nattach: auto":                 `:2: attach is given twice, first on line 1`,
 		"max_stations: many":                        `:1: max_stations must be a number from 1 to 4194304, not "many"`,
@@ -58,7 +61,7 @@ func TestConfigMistakes(t *testing.T) {
 		"state_dir: [/x]":                           `:1: state_dir must be a path such as /var/lib/shunt, not a list`,
 		"- br0":                                     `:1: expected keys with values, such as bridges: [br0]`,
 		"br0":                                       `:1: expected keys with values, such as bridges: [br0]`,
-		"a: &x 1\nlease: *x":                        `:1: unknown key "a"; known: all_bridges, attach, bridges, groups, lease, max_stations, socket, state_dir`,
+		"a: &x 1\nlease: *x":                        `:1: unknown key "a"; known: all_bridges, attach, bridges, groups, lease, max_stations, redirect, socket, state_dir`,
 		"attach: &x auto\nlease: *x":                `:2: lease is an alias; write the value out`,
 		"attach: auto\n---\nlease: 1s":              `:2: a second document; write everything in one`,
 		"bridges: [br0\nattach: auto":               `:1: this is not YAML: did not find expected ',' or ']'`,
@@ -72,12 +75,12 @@ func TestConfigMistakes(t *testing.T) {
 }
 
 func TestConfigValues(t *testing.T) {
-	text := "bridges: [br0, {name: '7'}, {netfilter: bypass, name: b}, {name: r, netfilter: respect}]\n" +
-		"all_bridges: true\nattach: clsact\nmax_stations: 1000\nlease: 100ms\nsocket: /run/x\nstate_dir: /srv/x\n"
+	text := "bridges: [br0, {name: '7'}, {netfilter: bypass, name: b}, {name: r, netfilter: respect, redirect: peer}]\n" +
+		"all_bridges: true\nattach: clsact\nredirect: auto\nmax_stations: 1000\nlease: 100ms\nsocket: /run/x\nstate_dir: /srv/x\n"
 	got, err := parseConfig([]byte(text))
 	want := Config{
 		Bridges: []string{"br0", "7", "b", "r"}, AllBridges: true, BypassNetfilter: []string{"b"},
-		Attach: "clsact", MaxStations: 1000, Lease: 100 * time.Millisecond, Socket: "/run/x", StateDir: "/srv/x",
+		Attach: "clsact", Redirect: RedirectAuto, Redirects: map[string]string{"r": RedirectPeer}, MaxStations: 1000, Lease: 100 * time.Millisecond, Socket: "/run/x", StateDir: "/srv/x",
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
@@ -101,8 +104,8 @@ func TestPackagedConfigIsTheDefault(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	want.Bridges = []string{"br0"}
-	got, err = parseConfig([]byte(strings.NewReplacer("\n#bridges:", "\nbridges:", "\n#  - name: br0\n#    netfilter", "\n  - name: br0\n    netfilter").Replace(string(text))))
+	want.Bridges, want.Redirects = []string{"br0"}, map[string]string{"br0": RedirectEgress}
+	got, err = parseConfig([]byte(strings.NewReplacer("\n#bridges:", "\nbridges:", "\n#  - name: br0\n#    netfilter", "\n  - name: br0\n    netfilter", "\n#    redirect", "\n    redirect").Replace(string(text))))
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("without the marks: got %+v, %v", got, err)
 	}
@@ -148,18 +151,18 @@ func TestConfigFileMustBeTrusted(t *testing.T) {
 
 func TestFlagsBeatTheFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.yaml")
-	if err := os.WriteFile(path, []byte("bridges: [br0]\nattach: clsact\nsocket: /run/x\nlease: 1s\nstate_dir: /srv/x"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("bridges: [{name: br0, redirect: peer}]\nattach: clsact\nsocket: /run/x\nlease: 1s\nstate_dir: /srv/x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	file, err := runFlags{file: path, attach: "auto", socket: DefaultSocket, stateDir: DefaultStateDir}.config()
-	if want := (Config{Bridges: []string{"br0"}, Attach: "clsact", MaxStations: 65536, Lease: time.Second, Socket: "/run/x", StateDir: "/srv/x"}); err != nil || !reflect.DeepEqual(file, want) {
+	if want := (Config{Bridges: []string{"br0"}, Attach: "clsact", Redirect: RedirectEgress, Redirects: map[string]string{"br0": RedirectPeer}, MaxStations: 65536, Lease: time.Second, Socket: "/run/x", StateDir: "/srv/x"}); err != nil || !reflect.DeepEqual(file, want) {
 		t.Errorf("got %+v, %v", file, err)
 	}
 	flags, err := runFlags{
 		file: path, bridges: []string{"br1"}, attach: "auto", attachGiven: true, socket: "/run/y", socketGiven: true,
-		stateDir: "/srv/y", stateDirGiven: true,
+		stateDir: "/srv/y", stateDirGiven: true, redirect: RedirectAuto, redirectGiven: true,
 	}.config()
-	if want := (Config{Bridges: []string{"br1"}, Attach: "auto", MaxStations: 65536, Lease: time.Second, Socket: "/run/y", StateDir: "/srv/y"}); err != nil || !reflect.DeepEqual(flags, want) {
+	if want := (Config{Bridges: []string{"br1"}, Attach: "auto", Redirect: RedirectAuto, MaxStations: 65536, Lease: time.Second, Socket: "/run/y", StateDir: "/srv/y"}); err != nil || !reflect.DeepEqual(flags, want) {
 		t.Errorf("got %+v, %v", flags, err)
 	}
 }

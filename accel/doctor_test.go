@@ -111,8 +111,8 @@ func TestDoctorAsksTheDaemon(t *testing.T) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.stats = map[int][]PortStats{10: {
-			{11, "tcx", map[Reason]Count{Fast: {1_234_567 + 600, 1_851_850_500}, Keepalive: {120 + 2, 7200}, Multicast: {7 + 398, 420}}},
-			{12, "clsact", map[Reason]Count{PortForeignTC: {99_999, 5_999_940}, SourceMoved: {3, 180}}},
+			{Ifindex: 11, Attach: "tcx", Counts: map[Reason]Count{Fast: {1_234_567 + 600, 1_851_850_500}, Keepalive: {120 + 2, 7200}, Multicast: {7 + 398, 420}}},
+			{Ifindex: 12, Attach: "clsact", Counts: map[Reason]Count{PortForeignTC: {99_999, 5_999_940}, SourceMoved: {3, 180}}},
 		}}
 		return nil
 	}}

@@ -267,6 +267,12 @@ type PortStats struct {
 	Ifindex int
 	// Attach is how the program is attached: "tcx" or "clsact".
 	Attach string
+	// Redirect is how frames leave by the port: [RedirectEgress], or [RedirectPeer],
+	// straight to the far end of a veth.
+	Redirect string
+	// RedirectReason is why they do not go straight where that was asked for: a word
+	// of docs/peer.md. Empty if they do, or if it was not.
+	RedirectReason string
 	// Counts has an entry for every reason that was seen. [Fast] is the fast
 	// path; every other reason is a frame that was passed up.
 	Counts map[Reason]Count

@@ -162,8 +162,8 @@ func sample() *fake {
 			{Bridge: Bridge{Name: "br9"}, On: false, Reason: Off},
 		},
 		stats: map[int][]PortStats{10: {
-			{11, "tcx", map[Reason]Count{Fast: {1_234_567, 1_851_850_500}, Keepalive: {120, 7200}, Multicast: {7, 420}}},
-			{12, "clsact", map[Reason]Count{PortForeignTC: {99_999, 5_999_940}, SourceMoved: {3, 180}}},
+			{Ifindex: 11, Attach: "tcx", Counts: map[Reason]Count{Fast: {1_234_567, 1_851_850_500}, Keepalive: {120, 7200}, Multicast: {7, 420}}},
+			{Ifindex: 12, Attach: "clsact", Counts: map[Reason]Count{PortForeignTC: {99_999, 5_999_940}, SourceMoved: {3, 180}}},
 		}},
 		fdb: []Station{
 			{StationKey: StationKey{MAC{0x52, 0x54, 0, 0, 0, 1}, 0}, Port: 11, Sticky: true, Active: true},

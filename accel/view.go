@@ -167,7 +167,8 @@ func describePorts(readings []reading) []PortV1 {
 func describePort(bridge string, p PortState, stats PortStats) PortV1 {
 	d := PortV1{
 		Port: p.Name, Bridge: bridge, Ifindex: p.Ifindex,
-		State: p.State, Attach: cmp.Or(stats.Attach, "none"), MTU: p.MTU, Isolated: p.Flags.Isolated(),
+		State: p.State, Attach: cmp.Or(stats.Attach, "none"), Redirect: cmp.Or(stats.Redirect, RedirectEgress),
+		RedirectReason: stats.RedirectReason, MTU: p.MTU, Isolated: p.Flags.Isolated(),
 		PVID: p.PVID, VLANs: []VLANV1{}, In: p.In, Out: p.Out, Stations: p.Stations,
 	}
 	for v := range p.VLANs.All() {

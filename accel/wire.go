@@ -70,9 +70,13 @@ type PortV1 struct {
 	Ifindex int    `json:"ifindex"`
 	State   string `json:"state"`
 	// Attach is "tcx" or "clsact"; "none" without a program.
-	Attach   string `json:"attach"`
-	MTU      int    `json:"mtu"`
-	Isolated bool   `json:"isolated"`
+	Attach string `json:"attach"`
+	// Redirect is "egress", or "peer" where frames go straight to the far end of a
+	// veth. RedirectReason is a word for why they do not where that was asked for.
+	Redirect       string `json:"redirect"`
+	RedirectReason string `json:"redirect_reason"`
+	MTU            int    `json:"mtu"`
+	Isolated       bool   `json:"isolated"`
 	// PVID is the VLAN of untagged frames and VLANs are the port's memberships,
 	// on a bridge that filters VLANs; 0 and empty elsewhere.
 	PVID     uint16   `json:"pvid"`

@@ -28,6 +28,7 @@ var (
 	twinShare   = flag.Int("twin.share", 0, "the least share of fast frames among those of the eligible class, in `percent`")
 	twinStop    = flag.Bool("twin.stop", true, "stop the daemon from before each change until the frames behind it have come")
 	twinShrink  = flag.Int("twin.shrink", 100, "how `often` to try to make a failing script shorter; 0 keeps no case")
+	twinWay     = flag.String("twin.redirect", "egress", "how shunt's frames leave: auto, egress or peer")
 	twinHosts   = flag.Int("twin.hosts", 6, "how many hosts the twin test has")
 )
 
@@ -119,7 +120,7 @@ func startTwins(t *testing.T, o twin.Options) *beside {
 			t.Error(err)
 		}
 	})
-	d := launch(t, twins.With.Bridge, "--bridge", "br0")
+	d := launch(t, twins.With.Bridge, "--bridge", "br0", "--redirect", *twinWay)
 	d.awaitReady()
 	b := &beside{Twins: twins, daemon: d, client: accel.NewClient(d.socket), counted: make(map[accel.Reason]uint64)}
 	twins.Daemon = b

@@ -57,6 +57,7 @@ type batchPort struct {
 	Out     uint16
 	Wire    uint16
 	Pad     [2]uint16
+	Device  uint64
 }
 
 type batchRequest struct {

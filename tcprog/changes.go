@@ -31,6 +31,7 @@ type changes struct {
 	number  *ebpf.Map            // of all changes
 	links   map[string]link.Link // by the name of the program
 	holders map[int]int          // of a device's watch: bridges that have it as a port, and itself
+	peers   bool                 // what concerns the far ends of ports is noticed too
 
 	mu    sync.Mutex // of what is below
 	look  *ebpf.Program
@@ -45,13 +46,14 @@ const (
 	modeLive    = 2
 )
 
-// openChanges finds out what the kernel can do and starts to notice.
-func openChanges(ns accel.Namespace, logger *slog.Logger) (*changes, error) {
+// openChanges finds out what the kernel can do and starts to notice. With peers frames
+// may go straight to the far ends of ports.
+func openChanges(ns accel.Namespace, peers bool, logger *slog.Logger) (*changes, error) {
 	spec, err := loadTrace()
 	if err != nil {
 		return nil, fmt.Errorf("read the BPF objects: %w", err)
 	}
-	c := &changes{links: make(map[string]link.Link), holders: make(map[int]int)}
+	c := &changes{links: make(map[string]link.Link), holders: make(map[int]int), peers: peers}
 	if c.watched, err = ebpf.NewMap(spec.Maps[traceMapWatched]); err != nil {
 		return nil, fmt.Errorf("make the map of watched devices: %w", err)
 	}
@@ -82,7 +84,7 @@ func (c *changes) maps() map[string]*ebpf.Map {
 
 // trace attaches the programs of trace.c. All of them, or none counts.
 func (c *changes) trace(ns accel.Namespace, spec *ebpf.CollectionSpec) error {
-	programs, err := loadTracePrograms(ns, spec, c.maps())
+	programs, err := loadTracePrograms(ns, spec, c.peers, c.maps())
 	if err != nil {
 		return err
 	}
@@ -104,9 +106,15 @@ func (c *changes) attach(programs *ebpf.Collection) error {
 	return nil
 }
 
-func loadTracePrograms(ns accel.Namespace, spec *ebpf.CollectionSpec, maps map[string]*ebpf.Map) (*ebpf.Collection, error) {
-	if err := spec.Variables["netns_inode"].Set(uint32(ns.Inode)); err != nil {
-		return nil, fmt.Errorf("name the namespace: %w", err)
+func loadTracePrograms(ns accel.Namespace, spec *ebpf.CollectionSpec, peers bool, maps map[string]*ebpf.Map) (*ebpf.Collection, error) {
+	err := errors.Join(spec.Variables["netns_inode"].Set(uint32(ns.Inode)), spec.Variables["peers"].Set(peers))
+	if err != nil {
+		return nil, fmt.Errorf("set the constants of the tracing programs: %w", err)
+	}
+	if !peers {
+		for _, name := range ofPeers {
+			delete(spec.Programs, name)
+		}
 	}
 	if err := dropAbsent(spec); err != nil {
 		return nil, err
@@ -125,6 +133,9 @@ var dispensable = map[string]bool{
 	"br_vlan_notify": true, "br_vlan_process_options": true, "nbp_vlan_add": true,
 	"nbp_vlan_delete": true, "nbp_vlan_flush": true, "__br_vlan_set_proto": true,
 }
+
+// ofPeers are the programs that notice only what concerns the far ends of ports.
+var ofPeers = []string{"shunt_dev_add_pack", "shunt_dev_activate"}
 
 // dropAbsent takes out the programs for functions that this kernel does not have
 // and need not have.
@@ -213,6 +224,10 @@ func (c *changes) readLive() error {
 	c.look, c.looks = objects.Look, objects.Looks
 	return nil
 }
+
+// tracesPeers says whether programs notice all that makes a port unfit for frames that
+// go straight to its far end.
+func (c *changes) tracesPeers() bool { return c.peers && c.mode == modeTraced }
 
 // state is the mode in the words of accel.Revocation.
 func (c *changes) state() string {

@@ -18,7 +18,8 @@ func (br *bridge) stats() ([]accel.PortStats, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read the counters of port %d: %w", ifindex, err)
 		}
-		all = append(all, accel.PortStats{Ifindex: ifindex, Attach: p.hook.name(), Counts: counts})
+		how, why := br.redirectOf(p)
+		all = append(all, accel.PortStats{Ifindex: ifindex, Attach: p.hook.name(), Redirect: how, RedirectReason: why, Counts: counts})
 	}
 	return all, nil
 }

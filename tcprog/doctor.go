@@ -233,7 +233,7 @@ func tryTrace() error {
 	if err != nil {
 		return err
 	}
-	programs, err := loadTracePrograms(accel.Namespace{}, spec, nil)
+	programs, err := loadTracePrograms(accel.Namespace{}, spec, false, nil)
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ import (
 
 // Schema is the version of the maps' layout and meaning. Maps of another schema
 // are not taken over.
-const Schema = "v5"
+const Schema = "v6"
 
 const bpffs = "/sys/fs/bpf"
 

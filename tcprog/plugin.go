@@ -33,11 +33,14 @@ type Dataplane struct {
 	namespace   accel.Namespace
 	maxStations int
 	attach      string // auto, tcx or clsact
+	redirect    func(bridge string) string
+	straight    bool // some bridge may have frames go straight to far ends
 
 	mu      sync.Mutex
 	flips   sync.RWMutex // of wires too: a flip must not wait for mu
 	wires   *wires
 	changes *changes
+	peering *peering        // nil before a bridge asks for it
 	bridges map[int]*bridge // by ifindex
 
 	trying sync.Once // for shunt doctor
@@ -58,6 +61,7 @@ func (d *Dataplane) Provision(_ context.Context, h *accel.Host) error {
 	d.namespace = h.Namespace
 	d.maxStations = h.Config.MaxStations
 	d.attach = h.Config.Attach
+	d.redirect, d.straight = h.Config.RedirectOf, h.Config.RedirectsToPeers()
 	return nil
 }
 
@@ -123,6 +127,8 @@ func (d *Dataplane) Stop(context.Context) error {
 		errs = append(errs, d.changes.close())
 		d.changes = nil
 	}
+	errs = append(errs, d.peering.close())
+	d.peering = nil
 	if d.wires != nil {
 		ws := d.wires
 		d.setWires(nil)
@@ -143,7 +149,12 @@ func (d *Dataplane) OpenBridge(b accel.Bridge) error {
 	if err := d.noticeChanges(); err != nil {
 		return fmt.Errorf("open bridge %s: %w", b.Name, err)
 	}
-	br, err := openBridge(d.namespace, b, d.maxStations, d.attach, d.changes, d.wires, d.logger)
+	redirect := d.redirect(b.Name)
+	peering, err := d.peeringFor(b.Name, redirect)
+	if err != nil {
+		return fmt.Errorf("open bridge %s: %w", b.Name, err)
+	}
+	br, err := openBridge(d.namespace, b, d.maxStations, d.attach, d.changes, d.wires, redirect, peering, d.logger)
 	if err != nil {
 		return fmt.Errorf("open bridge %s: %w", b.Name, err)
 	}
@@ -151,11 +162,36 @@ func (d *Dataplane) OpenBridge(b accel.Bridge) error {
 	return nil
 }
 
+// peeringFor is what a bridge needs whose frames may go straight to far ends. It is nil
+// where that was not asked for, and where this kernel lets none and the operator left it
+// to shunt.
+func (d *Dataplane) peeringFor(bridge, redirect string) (*peering, error) {
+	if redirect == accel.RedirectEgress {
+		return nil, nil
+	}
+	if d.peering == nil {
+		spec, err := loadSpec(d.maxStations, false)
+		if err != nil {
+			return nil, err
+		}
+		p, err := openPeering(spec)
+		if err != nil && redirect == accel.RedirectPeer {
+			return nil, fmt.Errorf("redirect: %s: %w", redirect, err)
+		}
+		if err != nil {
+			d.logger.Info("frames leave by the ports' own devices", "bridge", bridge, "because", err)
+			return nil, nil
+		}
+		d.peering = p
+	}
+	return d.peering, nil
+}
+
 // noticeChanges begins with the first bridge: before, the module that has the
 // functions to trace may not be there.
 func (d *Dataplane) noticeChanges() (err error) {
 	if d.changes == nil {
-		d.changes, err = openChanges(d.namespace, d.logger)
+		d.changes, err = openChanges(d.namespace, d.straight, d.logger)
 	}
 	return err
 }

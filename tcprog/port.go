@@ -139,6 +139,9 @@ func (br *bridge) programSpec(slot uint32) (*ebpf.CollectionSpec, map[string]*eb
 		spec.Variables["revocation"].Set(br.changes.mode),
 		spec.Variables["reads_devices"].Set(br.wires.guards.readsDevices()),
 		spec.Variables["entries_traced"].Set(br.isRevoked()))
+	if br.peering != nil {
+		err = errors.Join(err, br.peering.configure(spec, br.changes.tracesPeers()))
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("set the constants of the program: %w", err)
 	}
@@ -186,6 +189,7 @@ func (br *bridge) recordOf(p accel.Port) shuntPort {
 	if p.HasVLANDevices || now.vlanDevices {
 		rec.Flags |= portVLANDevices
 	}
+	rec.Device = br.deviceOf(br.ports[p.Ifindex])
 	if w := br.ports[p.Ifindex].wire; w != nil {
 		rec.Wire = uint16(w.number)
 	}

@@ -49,6 +49,7 @@ type revokePort struct {
 	Out     uint16
 	Wire    uint16
 	Pad     [2]uint16
+	Device  uint64
 }
 
 type revokeStation struct {

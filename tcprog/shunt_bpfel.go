@@ -77,6 +77,12 @@ type shuntDelivery struct {
 	AtNs       uint64
 }
 
+type shuntEnd struct {
+	_      structs.HostLayout
+	Device uint64
+	Unfit  uint64
+}
+
 type shuntFlow struct {
 	_        structs.HostLayout
 	Head     uint64
@@ -92,7 +98,9 @@ type shuntFlow struct {
 	Push     uint16
 	Wire     uint16
 	Out      uint16
-	_        [10]byte
+	Way      uint16
+	Turn     uint32
+	_        [4]byte
 }
 
 type shuntGuard struct {
@@ -118,6 +126,17 @@ type shuntLane struct {
 	EnteredNs uint64
 	SinceNs   uint64
 	Least     uint64
+}
+
+type shuntLayout struct {
+	_         structs.HostLayout
+	Far       uint32
+	Queues    uint32
+	QueueSize uint32
+	Napi      uint32
+	Softnet   uint64
+	Taps      uint64
+	Offloads  uint64
 }
 
 type shuntLook struct {
@@ -159,6 +178,7 @@ type shuntPort struct {
 	Out     uint16
 	Wire    uint16
 	Pad     [2]uint16
+	Device  uint64
 }
 
 type shuntPortImage struct {
@@ -232,6 +252,7 @@ type shuntWire struct {
 const (
 	shuntMapAnswers           = "answers"
 	shuntMapDelivered         = "delivered"
+	shuntMapEnds              = "ends"
 	shuntMapGuards            = "guards"
 	shuntMapLanes             = "lanes"
 	shuntMapLooks             = "looks"
@@ -243,6 +264,7 @@ const (
 	shuntMapWatched           = "watched"
 	shuntMapWireCounts        = "wire_counts"
 	shuntMapWires             = "wires"
+	shuntProgShuntEnd         = "shunt_end"
 	shuntProgShuntExplain     = "shunt_explain"
 	shuntProgShuntIngress     = "shunt_ingress"
 	shuntProgShuntIngressLive = "shunt_ingress_live"
@@ -254,7 +276,10 @@ const (
 	shuntVarEntriesTraced     = "entries_traced"
 	shuntVarFlows             = "flows"
 	shuntVarImages            = "images"
+	shuntVarKernelLayout      = "kernel_layout"
 	shuntVarLastCpu           = "last_cpu"
+	shuntVarPeers             = "peers"
+	shuntVarPeersTraced       = "peers_traced"
 	shuntVarReadsDevices      = "reads_devices"
 	shuntVarRevocation        = "revocation"
 	shuntVarSlot              = "slot"
@@ -304,6 +329,7 @@ type shuntSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type shuntProgramSpecs struct {
+	ShuntEnd         *ebpf.ProgramSpec `ebpf:"shunt_end"`
 	ShuntExplain     *ebpf.ProgramSpec `ebpf:"shunt_explain"`
 	ShuntIngress     *ebpf.ProgramSpec `ebpf:"shunt_ingress"`
 	ShuntIngressLive *ebpf.ProgramSpec `ebpf:"shunt_ingress_live"`
@@ -317,6 +343,7 @@ type shuntProgramSpecs struct {
 type shuntMapSpecs struct {
 	Answers    *ebpf.MapSpec `ebpf:"answers"`
 	Delivered  *ebpf.MapSpec `ebpf:"delivered"`
+	Ends       *ebpf.MapSpec `ebpf:"ends"`
 	Guards     *ebpf.MapSpec `ebpf:"guards"`
 	Lanes      *ebpf.MapSpec `ebpf:"lanes"`
 	Looks      *ebpf.MapSpec `ebpf:"looks"`
@@ -340,7 +367,10 @@ type shuntVariableSpecs struct {
 	EntriesTraced *ebpf.VariableSpec `ebpf:"entries_traced"`
 	Flows         *ebpf.VariableSpec `ebpf:"flows"`
 	Images        *ebpf.VariableSpec `ebpf:"images"`
+	KernelLayout  *ebpf.VariableSpec `ebpf:"kernel_layout"`
 	LastCpu       *ebpf.VariableSpec `ebpf:"last_cpu"`
+	Peers         *ebpf.VariableSpec `ebpf:"peers"`
+	PeersTraced   *ebpf.VariableSpec `ebpf:"peers_traced"`
 	ReadsDevices  *ebpf.VariableSpec `ebpf:"reads_devices"`
 	Revocation    *ebpf.VariableSpec `ebpf:"revocation"`
 	Slot          *ebpf.VariableSpec `ebpf:"slot"`
@@ -370,6 +400,7 @@ func (o *shuntObjects) Close() error {
 type shuntMaps struct {
 	Answers    *ebpf.Map `ebpf:"answers"`
 	Delivered  *ebpf.Map `ebpf:"delivered"`
+	Ends       *ebpf.Map `ebpf:"ends"`
 	Guards     *ebpf.Map `ebpf:"guards"`
 	Lanes      *ebpf.Map `ebpf:"lanes"`
 	Looks      *ebpf.Map `ebpf:"looks"`
@@ -387,6 +418,7 @@ func (m *shuntMaps) Close() error {
 	return _ShuntClose(
 		m.Answers,
 		m.Delivered,
+		m.Ends,
 		m.Guards,
 		m.Lanes,
 		m.Looks,
@@ -411,7 +443,10 @@ type shuntVariables struct {
 	EntriesTraced *ebpf.Variable `ebpf:"entries_traced"`
 	Flows         *ebpf.Variable `ebpf:"flows"`
 	Images        *ebpf.Variable `ebpf:"images"`
+	KernelLayout  *ebpf.Variable `ebpf:"kernel_layout"`
 	LastCpu       *ebpf.Variable `ebpf:"last_cpu"`
+	Peers         *ebpf.Variable `ebpf:"peers"`
+	PeersTraced   *ebpf.Variable `ebpf:"peers_traced"`
 	ReadsDevices  *ebpf.Variable `ebpf:"reads_devices"`
 	Revocation    *ebpf.Variable `ebpf:"revocation"`
 	Slot          *ebpf.Variable `ebpf:"slot"`
@@ -423,6 +458,7 @@ type shuntVariables struct {
 //
 // It can be passed to loadShuntObjects or ebpf.CollectionSpec.LoadAndAssign.
 type shuntPrograms struct {
+	ShuntEnd         *ebpf.Program `ebpf:"shunt_end"`
 	ShuntExplain     *ebpf.Program `ebpf:"shunt_explain"`
 	ShuntIngress     *ebpf.Program `ebpf:"shunt_ingress"`
 	ShuntIngressLive *ebpf.Program `ebpf:"shunt_ingress_live"`
@@ -432,6 +468,7 @@ type shuntPrograms struct {
 
 func (p *shuntPrograms) Close() error {
 	return _ShuntClose(
+		p.ShuntEnd,
 		p.ShuntExplain,
 		p.ShuntIngress,
 		p.ShuntIngressLive,

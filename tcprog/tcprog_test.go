@@ -135,7 +135,7 @@ func (l *lab) newDataplane(attach string) *Dataplane {
 	host := &accel.Host{
 		Logger:    slog.New(slog.DiscardHandler),
 		Tracer:    noop.NewTracerProvider().Tracer("tcprog"),
-		Config:    &accel.Config{Attach: attach, MaxStations: 16},
+		Config:    &accel.Config{Attach: attach, Redirect: accel.RedirectEgress, MaxStations: 16},
 		Namespace: l.ns,
 	}
 	if err := d.Provision(l.t.Context(), host); err != nil {

@@ -36,6 +36,8 @@ const (
 	traceProgShuntBrVlanNotify         = "shunt_br_vlan_notify"
 	traceProgShuntBrVlanProcessOptions = "shunt_br_vlan_process_options"
 	traceProgShuntBrVlanSetProto       = "shunt_br_vlan_set_proto"
+	traceProgShuntDevActivate          = "shunt_dev_activate"
+	traceProgShuntDevAddPack           = "shunt_dev_add_pack"
 	traceProgShuntMiniQdiscPairSwap    = "shunt_mini_qdisc_pair_swap"
 	traceProgShuntNbpBackupChange      = "shunt_nbp_backup_change"
 	traceProgShuntNbpVlanAdd           = "shunt_nbp_vlan_add"
@@ -47,6 +49,7 @@ const (
 	traceProgShuntVlanVidAdd           = "shunt_vlan_vid_add"
 	traceVarChanges                    = "changes"
 	traceVarNetnsInode                 = "netns_inode"
+	traceVarPeers                      = "peers"
 )
 
 // loadTrace returns the embedded CollectionSpec for trace.
@@ -101,6 +104,8 @@ type traceProgramSpecs struct {
 	ShuntBrVlanNotify         *ebpf.ProgramSpec `ebpf:"shunt_br_vlan_notify"`
 	ShuntBrVlanProcessOptions *ebpf.ProgramSpec `ebpf:"shunt_br_vlan_process_options"`
 	ShuntBrVlanSetProto       *ebpf.ProgramSpec `ebpf:"shunt_br_vlan_set_proto"`
+	ShuntDevActivate          *ebpf.ProgramSpec `ebpf:"shunt_dev_activate"`
+	ShuntDevAddPack           *ebpf.ProgramSpec `ebpf:"shunt_dev_add_pack"`
 	ShuntMiniQdiscPairSwap    *ebpf.ProgramSpec `ebpf:"shunt_mini_qdisc_pair_swap"`
 	ShuntNbpBackupChange      *ebpf.ProgramSpec `ebpf:"shunt_nbp_backup_change"`
 	ShuntNbpVlanAdd           *ebpf.ProgramSpec `ebpf:"shunt_nbp_vlan_add"`
@@ -125,6 +130,7 @@ type traceMapSpecs struct {
 type traceVariableSpecs struct {
 	Changes    *ebpf.VariableSpec `ebpf:"changes"`
 	NetnsInode *ebpf.VariableSpec `ebpf:"netns_inode"`
+	Peers      *ebpf.VariableSpec `ebpf:"peers"`
 }
 
 // traceObjects contains all objects after they have been loaded into the kernel.
@@ -162,6 +168,7 @@ func (m *traceMaps) Close() error {
 type traceVariables struct {
 	Changes    *ebpf.Variable `ebpf:"changes"`
 	NetnsInode *ebpf.Variable `ebpf:"netns_inode"`
+	Peers      *ebpf.Variable `ebpf:"peers"`
 }
 
 // tracePrograms contains all programs after they have been loaded into the kernel.
@@ -178,6 +185,8 @@ type tracePrograms struct {
 	ShuntBrVlanNotify         *ebpf.Program `ebpf:"shunt_br_vlan_notify"`
 	ShuntBrVlanProcessOptions *ebpf.Program `ebpf:"shunt_br_vlan_process_options"`
 	ShuntBrVlanSetProto       *ebpf.Program `ebpf:"shunt_br_vlan_set_proto"`
+	ShuntDevActivate          *ebpf.Program `ebpf:"shunt_dev_activate"`
+	ShuntDevAddPack           *ebpf.Program `ebpf:"shunt_dev_add_pack"`
 	ShuntMiniQdiscPairSwap    *ebpf.Program `ebpf:"shunt_mini_qdisc_pair_swap"`
 	ShuntNbpBackupChange      *ebpf.Program `ebpf:"shunt_nbp_backup_change"`
 	ShuntNbpVlanAdd           *ebpf.Program `ebpf:"shunt_nbp_vlan_add"`
@@ -201,6 +210,8 @@ func (p *tracePrograms) Close() error {
 		p.ShuntBrVlanNotify,
 		p.ShuntBrVlanProcessOptions,
 		p.ShuntBrVlanSetProto,
+		p.ShuntDevActivate,
+		p.ShuntDevAddPack,
 		p.ShuntMiniQdiscPairSwap,
 		p.ShuntNbpBackupChange,
 		p.ShuntNbpVlanAdd,

@@ -66,6 +66,7 @@ type wirePort struct {
 	Out     uint16
 	Wire    uint16
 	Pad     [2]uint16
+	Device  uint64
 }
 
 type wirePrint struct {

@@ -30,6 +30,7 @@ type options struct {
 	only     []string
 	rounds   int
 	duration time.Duration
+	redirect string // how frames leave shunt's bridge
 }
 
 func command() *cobra.Command {
@@ -57,6 +58,8 @@ func command() *cobra.Command {
 	flags.StringSliceVar(&o.only, "only", groups, "measure these only, with commas between `them`")
 	flags.IntVar(&o.rounds, "rounds", 20, "measure everything `this` often")
 	flags.DurationVar(&o.duration, "duration", 100*time.Millisecond, "the `time` of each measurement")
+	flags.StringVar(&o.redirect, "redirect", accel.RedirectEgress, "`way` out of shunt: auto, egress or peer")
+	accel.CompleteFlag(cmd, "redirect", accel.Words(accel.RedirectAuto, accel.RedirectEgress, accel.RedirectPeer))
 	accel.CompleteFile(cmd, "plot", "svg")
 	accel.CompleteFlag(cmd, "only", accel.Words(groups...))
 	return cmd
@@ -76,6 +79,9 @@ func (o options) check() error {
 	}
 	if o.duration < shortestDuration || o.duration > longestDuration {
 		return accel.Usagef("--duration %v: it may be %v to %v", o.duration, shortestDuration, longestDuration)
+	}
+	if err := accel.CheckRedirect(o.redirect); err != nil {
+		return accel.Usagef("--redirect %v", err)
 	}
 	_, err := probesOf(o.only)
 	return err
@@ -111,7 +117,7 @@ func measure(ctx context.Context, o options) (r Report, err error) {
 	if err != nil {
 		return r, err
 	}
-	b := &bench{probes: probes, rounds: o.rounds, duration: o.duration, progress: newProgress(os.Stderr)}
+	b := &bench{probes: probes, rounds: o.rounds, duration: o.duration, redirect: o.redirect, progress: newProgress(os.Stderr)}
 	defer func() { err = errors.Join(err, b.remove()) }()
 	r = describeMachine()
 	if err := b.build(); err != nil {

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ type bench struct {
 	probes   []probe
 	rounds   int
 	duration time.Duration
+	redirect string // how frames leave the bridge with shunt; "" is egress
 	progress *progress
 
 	sides  [2]*side
@@ -263,8 +265,10 @@ func checkPath(before, after map[accel.Reason]uint64) (fast, slow uint64, err er
 	return fast, slow, nil
 }
 
-// configuration is that of the daemon.
-const configuration = "bridges: [" + lab.BridgeName + "]\n"
+// configuration is that of the daemon, in YAML.
+func (b *bench) configuration() string {
+	return fmt.Sprintf("bridges: [%s]\nredirect: %s\n", lab.BridgeName, cmp.Or(b.redirect, accel.RedirectEgress))
+}
 
 // serve moves the daemon to a side, and warms up.
 func (b *bench) serve(ctx context.Context, which int) (err error) {
@@ -272,7 +276,7 @@ func (b *bench) serve(ctx context.Context, which int) (err error) {
 		return err
 	}
 	b.served = which
-	if b.daemon, err = beside.Start(b.sides[which].lab.Bridge, configuration, beside.Environment()); err != nil {
+	if b.daemon, err = beside.Start(b.sides[which].lab.Bridge, b.configuration(), beside.Environment()); err != nil {
 		return err
 	}
 	if err := b.announce(); err != nil {

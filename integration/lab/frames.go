@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/bits"
 	"net"
 	"os"
@@ -156,6 +157,30 @@ func (n *Namespace) Capture(device string) (Wire, error) {
 		return nil, errors.Join(fmt.Errorf("make %s promiscuous: %w", device, err), w.Close())
 	}
 	return w, nil
+}
+
+// SeeSent opens a packet socket that sees what a device of the namespace sends, too; on
+// "any" what all of them do.
+func (n *Namespace) SeeSent(device string) (io.Closer, error) {
+	var fd int
+	err := n.Do(func() (err error) {
+		at := &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL)}
+		if device != "any" {
+			ifc, err := net.InterfaceByName(device)
+			if err != nil {
+				return err
+			}
+			at.Ifindex = ifc.Index
+		}
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
+			return err
+		}
+		return unix.Bind(fd, at)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("capture what %s sends: %w", device, err)
+	}
+	return os.NewFile(uintptr(fd), device), nil
 }
 
 func (s *socket) setPromiscuous(device string, n *Namespace) error {

@@ -23,7 +23,7 @@ func init() {
 	c("a change ends cached flows", " +\n	       *(volatile __u64 *)&changes;", ";", "TestVersionsVoidRecords")
 	c("a flow is of one port", "(in << MAC_BITS) + epoch", "epoch", "TestAFlowIsOfOnePort")
 	c("a frame that is too long is not just sent", " || skb->len > flow->quick_len)", ")", "TestEveryFrameHasItsReason")
-	c("extras are done", "flow->extras ? 0 : out->max_len", "out->max_len", "TestVLANs|TestEveryFrameHasItsReason")
+	c("extras are done", "flow->extras ? 0 : flow->max_len", "flow->max_len", "TestVLANs|TestEveryFrameHasItsReason")
 	c("the protocol is part of a flow", "*(__u64 *)(data + 8) << 16;", "(*(__u64 *)(data + 8) & 0xffffffff) << 16 | 0x0008ULL << 48;", "TestEveryFrameHasItsReason")
 	c("a flow ends when its source is due", "	return end > f->now_ns ? f->now_jiffies + (end - f->now_ns) / tick_ns - 1 : 0;\n", "	return ~0ULL;\n", "TestACachedFlowEnds")
 	c("a sticky entry stays", "s->flags & STATION_STICKY || ", "", "TestEntryThatStaysIsKept")

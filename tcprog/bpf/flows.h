@@ -29,6 +29,14 @@ enum flow_extras {
 	EXTRA_ND = 2,   /* neighbour discovery is not theirs */
 	EXTRA_TAG = 4,  /* something is done with their tag */
 	EXTRA_WIRE = 8, /* they leave by a wire */
+	EXTRA_PEER = 16, /* whether they may go straight is looked at */
+};
+
+/* How a flow's frames leave. */
+enum way {
+	BY_EGRESS = 0, /* by the device in the bridge */
+	BY_TURN = 1,   /* so until those before them are through, and then straight */
+	BY_PEER = 2,   /* straight to the device's far end */
 };
 
 /* A decision, kept: frames with these addresses, this protocol and this tag that come
@@ -50,6 +58,8 @@ struct flow {
 	__u16 push;	  /* VID */
 	__u16 wire;	  /* that the frames leave by; 0: none */
 	__u16 out;	  /* slot */
+	__u16 way;	  /* enum way */
+	__u32 turn;	  /* in the CPU's backlog, of the last frame that did not go straight */
 } __attribute__((aligned(64)));
 
 struct flow flows[1] SEC(".data.flows");	/* 1 << FLOWS_BITS of them for each CPU */

@@ -37,6 +37,7 @@ struct netns_nf {
 struct net {
 	struct ns_common ns;
 	struct netns_nf nf;
+	struct list_head ptype_all;
 };
 
 typedef struct {
@@ -59,7 +60,14 @@ struct bpf_mprog_bundle {
 	atomic64_t revision;
 };
 
+struct bpf_prog;
+
+struct bpf_mprog_fp {
+	struct bpf_prog *prog;
+};
+
 struct bpf_mprog_entry {
+	struct bpf_mprog_fp fp_items[64];
 	struct bpf_mprog_bundle *parent;
 };
 
@@ -72,6 +80,39 @@ struct mini_Qdisc {
 struct tcx_entry {
 	struct mini_Qdisc *miniq;
 	struct bpf_mprog_bundle bundle;
+};
+
+struct Qdisc_ops {
+	char id[16];
+};
+
+struct Qdisc {
+	const struct Qdisc_ops *ops;
+};
+
+struct rtnl_link_ops {
+	const char *kind;
+};
+
+struct rps_map;
+struct rps_dev_flow_table;
+
+struct netdev_rx_queue {
+	struct rps_map *rps_map;
+	struct rps_dev_flow_table *rps_flow_table;
+};
+
+struct sk_buff_head {
+	__u32 qlen;
+};
+
+/* What a CPU received and has not looked at yet. */
+struct softnet_data {
+	struct sk_buff_head process_queue;
+	unsigned int input_queue_head;
+	unsigned int cpu;
+	unsigned int input_queue_tail;
+	struct sk_buff_head input_pkt_queue;
 };
 
 enum netdev_state_t {
@@ -91,11 +132,26 @@ struct net_device {
 	struct nf_hook_entries *nf_hooks_ingress;
 	struct nf_hook_entries *nf_hooks_egress;
 	struct bpf_mprog_entry *tcx_ingress;
+	struct bpf_mprog_entry *tcx_egress;
 	struct vlan_info *vlan_info;
+	struct Qdisc *qdisc;
+	struct list_head ptype_all;
+	__u64 features;
+	__u64 hw_features;
+	unsigned int gso_max_size;
+	__u16 gso_max_segs;
+	const struct rtnl_link_ops *rtnl_link_ops;
+	struct netdev_rx_queue *_rx;
+	unsigned int real_num_rx_queues;
+	const unsigned char *dev_addr;
 };
 
 struct netdev_notifier_info {
 	struct net_device *dev;
+};
+
+struct packet_type {
+	__be16 type;
 };
 
 struct sk_buff {
@@ -108,12 +164,15 @@ struct net_bridge {
 	struct list_head port_list;
 	unsigned long ageing_time;
 	__u16 vlan_proto;
+	__u16 group_fwd_mask;
+	__u16 group_fwd_mask_required;
 };
 
 enum net_bridge_opts {
 	BROPT_VLAN_ENABLED = 0,
 	BROPT_VLAN_STATS_ENABLED = 1,
 	BROPT_NEIGH_SUPPRESS_ENABLED = 10,
+	BROPT_NO_LL_LEARN = 13,
 	BROPT_VLAN_STATS_PER_PORT = 12,
 	BROPT_MST_ENABLED = 16,
 };
@@ -125,6 +184,7 @@ struct net_bridge_port {
 	unsigned long flags;
 	struct net_bridge_port *backup_port;
 	__u32 backup_nhid;
+	__u16 group_fwd_mask;
 	__u8 state;
 };
 
@@ -143,8 +203,19 @@ struct nsproxy {
 	struct net *net_ns;
 };
 
+struct rq;
+
+struct cfs_rq {
+	struct rq *rq;
+};
+
+struct sched_entity {
+	struct cfs_rq *cfs_rq;
+};
+
 struct task_struct {
 	struct nsproxy *nsproxy;
+	struct sched_entity se;
 };
 
 struct ndmsg;

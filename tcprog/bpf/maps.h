@@ -53,6 +53,7 @@ struct port {
 	__u16 out;     /* reason why not egress */
 	__u16 wire;    /* of a stable port: what it sends goes there; 0: none */
 	__u16 pad[2];
+	__u64 device;  /* struct net_device, where the far end may be reached straight; else 0 */
 };
 
 /* A port at one moment, where it is read live: see images.h. What the kernel does not

@@ -30,6 +30,7 @@
 #include "flows.h"
 #include "images.h"
 #include "maps.h"
+#include "peer.h"
 #include "wire.h"
 
 char __license[] SEC("license") = "Dual BSD/GPL";
@@ -493,6 +494,91 @@ static __always_inline enum reason gate(void)
 	return bridge.reason ? bridge.reason : LEASE;
 }
 
+static __always_inline __u32 longest(const struct net_device *dev)
+{
+	return dev->mtu + ETH_HLEN + VLAN_HLEN_;
+}
+
+/* The far end of the flow's device takes its frames as the device would give them: none
+ * for another address, which a frame that goes straight may not have, and none that is
+ * too long.
+ */
+static __always_inline bool fits(const struct flow *flow, __u64 device, __u64 destination)
+{
+	struct net_device *far;
+
+	if (unfit_of(device) != FIT)
+		return false;
+	far = device_at(word_at(device + kernel_layout.far));
+	return (WORD(*far->dev_addr) & MAC_MASK) == destination && longest(far) >= flow->max_len;
+}
+
+/* How the frames of a flow may leave. Those of one that only became too old went straight
+ * up to now; before any other there may be frames that did not.
+ */
+static __always_inline enum way way_of(struct flow *flow, const struct port *out, const struct frame *f,
+				       bool went_straight)
+{
+	struct softnet_data *sd;
+	__u32 far_len;
+
+	if (!peers || wire_number || out->wire || !out->device)
+		return BY_EGRESS;
+	far_len = longest(device_at(word_at(out->device + kernel_layout.far)));
+	if (far_len < flow->max_len)
+		flow->max_len = far_len;
+	if (!fits(flow, out->device, f->destination))
+		return BY_EGRESS;
+	if (went_straight)
+		return BY_PEER;
+	sd = backlog();
+	if (!sd)
+		return BY_EGRESS;
+	flow->turn = sd->input_queue_tail;
+	return BY_TURN;
+}
+
+/* Whether a frame that is to go fast goes straight, which it does once those before it
+ * are through.
+ */
+static __always_inline bool goes_straight(struct flow *flow, __u64 destination)
+{
+	__u32 out_slot = flow->out;
+	struct softnet_data *sd;
+	struct port *out;
+
+	if (!peers || flow->way == BY_EGRESS)
+		return false;
+	out = bpf_map_lookup_elem(&ports, &out_slot);
+	if ((flow->way == BY_TURN || !peers_traced) &&
+	    (!out || !fits(flow, out->device, destination))) {
+		flow->way = BY_EGRESS;
+		return false;
+	}
+	if (flow->way == BY_PEER)
+		return true;
+	sd = backlog();
+	if (!sd)
+		return false;
+	if (!is_drained(sd, flow->turn)) {
+		flow->turn = sd->input_queue_tail + 1;
+		return false;
+	}
+	flow->way = BY_PEER;
+	if (flow->extras == EXTRA_PEER && peers_traced) {
+		flow->extras = 0;
+		flow->quick_len = flow->max_len;
+	}
+	return true;
+}
+
+/* A frame of the flow takes the bridge: the next must not pass it. */
+static __always_inline void step_back(struct flow *flow, const struct glance *g)
+{
+	if (peers && flow->head == g->head && flow->rest == g->rest)
+		flow->age = 0;
+}
+
 /* Why a frame goes up whatever its stations are: FAST if it may not. Where the bridge's
  * tracepoints revoke what such a frame moves nothing else need be asked, and most of
  * what goes up is of these.
@@ -511,7 +597,7 @@ static __always_inline enum reason bar(const struct glance *g)
  * epochs are read before anything that they stand for. flow holds another's
  * decision until this one is whole. With an answer nothing else is changed.
  */
-static __always_inline enum reason decide(const struct glance *g, struct frame *f,
+static __always_inline enum reason decide(struct __sk_buff *skb, const struct glance *g, struct frame *f,
 					  struct flow *flow, struct answer *answer)
 {
 	__u8 shards[2] = { shard(f->source), shard(f->destination) };
@@ -523,6 +609,7 @@ static __always_inline enum reason decide(const struct glance *g, struct frame *
 	struct tagging tagging = { .action = TAG_KEEP };
 	struct port *in, *out;
 	__u32 in_slot = f->slot, out_slot;
+	bool went_straight;
 
 	if (class == SOURCE_MULTICAST || class == SOURCE_ZERO)
 		return class;
@@ -567,13 +654,20 @@ static __always_inline enum reason decide(const struct glance *g, struct frame *
 	if (!out || reason != FAST)
 		return reason;
 
+	went_straight = flow->way == BY_PEER && flow->age == age && flow->head == g->head &&
+			flow->rest == g->rest;
+	flow->age = 0;
+	flow->max_len = out->max_len;
+	flow->way = answer ? BY_EGRESS : way_of(flow, out, f, went_straight);
+
 	/* The bridge learns from what it sees: show it a frame of this source
 	 * now and then, so that its entry does not age.
 	 */
 	if (f->now_ns - source->seen_ns >= c->keepalive_ns) {
 		if (!answer)
 			source->seen_ns = f->now_ns;
-		return KEEPALIVE;
+		if (flow->way == BY_EGRESS || !may_show(port_at(skb)) || !show(skb))
+			return KEEPALIVE;
 	}
 
 	flow->head = g->head;
@@ -581,11 +675,12 @@ static __always_inline enum reason decide(const struct glance *g, struct frame *
 	flow->age = age;
 	flow->until = until(f, c, source);
 	flow->ifindex = out->ifindex;
-	flow->max_len = out->max_len;
 	flow->shards[0] = shards[0];
 	flow->shards[1] = shards[1];
 	flow->extras = extras_of(c, out, &tagging);
-	flow->quick_len = flow->extras ? 0 : out->max_len;
+	if (flow->way == BY_TURN || (flow->way == BY_PEER && !peers_traced))
+		flow->extras |= EXTRA_PEER;
+	flow->quick_len = flow->extras ? 0 : flow->max_len;
 	flow->action = tagging.action;
 	flow->push = tagging.push;
 	flow->wire = out->wire;
@@ -724,7 +819,7 @@ static __always_inline void judge(struct __sk_buff *skb, const struct glance *g,
 {
 	v->reason = FAST;
 	if (!is_for(flow, g) || !holds(flow, f->now_jiffies, revocation == LIVE))
-		v->reason = decide(g, f, flow, NULL);
+		v->reason = decide(skb, g, f, flow, NULL);
 	if (v->reason == FAST)
 		v->reason = check_frame(skb, f, flow);
 	if (v->reason == FAST)
@@ -747,6 +842,20 @@ static __always_inline enum reason depart(struct __sk_buff *skb, const struct fr
 	return set_tag(skb, flow) ? MALFORMED : FAST;
 }
 
+#define PACKET_HOST_ 0 /* include/uapi/linux/if_packet.h */
+
+/* Makes of the frame what the far end would get from the device in the bridge
+ * (net/core/dev.c: ____dev_forward_skb), and sends it there.
+ */
+static __always_inline int go_straight(struct __sk_buff *skb, __u32 ifindex)
+{
+	if (skb->pkt_type != PACKET_HOST_)
+		bpf_skb_change_type(skb, PACKET_HOST_);
+	skb->mark = 0;
+	skb->priority = 0;
+	return bpf_redirect_peer(ifindex, 0);
+}
+
 /* What needs more than to be sent is a matter for functions of their own, so that the
  * other frames pay for none of their registers: here no flow is valid, or it has extras.
  */
@@ -762,8 +871,12 @@ static __noinline int take_time(struct __sk_buff *skb, __u64 head, __u64 rest)
 	judge(skb, &g, flow, &f, &v);
 	v.reason = depart(skb, &f, flow, &v);
 	count(cpu, v.reason, f.len);
-	if (v.reason != FAST)
+	if (v.reason != FAST) {
+		step_back(flow, &g);
 		return PASS_UP;
+	}
+	if (goes_straight(flow, f.destination))
+		return go_straight(skb, v.ifindex);
 	return bpf_redirect(v.ifindex, 0);
 }
 
@@ -807,6 +920,8 @@ static __always_inline int come_in(struct __sk_buff *skb, bool live)
 	if (!holds(flow, jiffies, live) || skb->len > flow->quick_len)
 		return look_again(skb);
 	count(cpu, FAST, skb->len);
+	if (peers && flow->way == BY_PEER)
+		return go_straight(skb, flow->ifindex);
 	return bpf_redirect(flow->ifindex, 0);
 }
 
@@ -913,7 +1028,7 @@ int shunt_explain(struct __sk_buff *skb)
 	if (q->tag_protocol)
 		g.rest |= tag_of(q->vid, q->tag_protocol);
 	parse(&g, q->slot, skb->len, &f);
-	a->reason = decide(&g, &f, &flow, a);
+	a->reason = decide(skb, &g, &f, &flow, a);
 	barred = bar(&g);
 	if (barred != FAST)
 		a->reason = barred;
@@ -961,5 +1076,33 @@ int shunt_look(struct __sk_buff *skb)
 	look_at_bridge(p, &look->bridge);
 	look_at_port(p, &look->port);
 	look->bridge_ifindex = p->br->dev->ifindex;
+	return PASS_UP;
+}
+
+/* What the daemon asks of the device that a test run names. */
+struct end {
+	__u64 device; /* struct net_device */
+	__u64 unfit;  /* enum unfit: why its far end is not reached straight */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct end);
+} ends SEC(".maps");
+
+SEC("tc")
+int shunt_end(struct __sk_buff *skb)
+{
+	struct sk_buff *kernel;
+	__u32 zero = 0;
+	struct end *end = bpf_map_lookup_elem(&ends, &zero);
+
+	if (!end || !peers)
+		return PASS_UP;
+	kernel = bpf_cast_to_kern_ctx(skb);
+	end->device = WORD(kernel->dev);
+	end->unfit = unfit_of(end->device);
 	return PASS_UP;
 }

@@ -12,6 +12,7 @@
 #include <linux/if_ether.h>
 #include <stdbool.h>
 #include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
@@ -21,6 +22,9 @@
 char __license[] SEC("license") = "Dual BSD/GPL";
 
 const volatile __u32 netns_inode = 0;
+
+/* Frames may go straight to the far ends of ports: see peer.h. */
+const volatile bool peers = false;
 
 #define IFF_PROMISC_ 0x100  /* include/uapi/linux/if.h */
 #define NFPROTO_INET 1	    /* include/uapi/linux/netfilter.h */
@@ -200,7 +204,8 @@ int BPF_PROG(shunt_br_manage_promisc, struct net_bridge *br)
 }
 
 /* MTU, carrier, addresses, a name of a port: whatever the bridge is told of. Its own
- * device changes with its ports, in ways that mean nothing for them.
+ * device changes with its ports, in ways that mean nothing for them. It is told of the
+ * devices of all namespaces, and so of the ports' far ends.
  */
 SEC("fexit/br_device_event")
 int BPF_PROG(shunt_br_device_event, void *unused, unsigned long event,
@@ -209,7 +214,28 @@ int BPF_PROG(shunt_br_device_event, void *unused, unsigned long event,
 	struct net_device *dev = BPF_CORE_READ(info, dev);
 	struct watch *w = watched_device(dev);
 
-	return w && w->is_bridge ? 0 : changed(dev);
+	if (w)
+		return w->is_bridge ? 0 : changed(dev);
+	if (peers)
+		raise_changes();
+	return 0;
+}
+
+/* Somebody captures what devices send, or all that one does. */
+SEC("fexit/dev_add_pack")
+int BPF_PROG(shunt_dev_add_pack, struct packet_type *tap)
+{
+	if (BPF_CORE_READ(tap, type) == bpf_htons(ETH_P_ALL))
+		raise_changes();
+	return 0;
+}
+
+/* The queueing discipline of a device was exchanged. */
+SEC("fexit/dev_activate")
+int BPF_PROG(shunt_dev_activate)
+{
+	raise_changes();
+	return 0;
 }
 
 /* A VLAN device on the port; the bridge's own filters come this way too. */

@@ -118,11 +118,12 @@ nft add rule bridge bench forward ether daddr 02:00:00:00:00:02 accept
 
 // The guarantees of docs/guarantees.md, in short.
 const (
-	all      = "all: what changes in the kernel voids flows (fexit, tracepoints)"
-	allLive  = "all: state read with every frame, entries revoked (tracepoints)"
-	allIP    = all + ", IP headers checked"
-	noneNew  = "all; these frames belong to the bridge"
-	ofTheOff = "the fast path is off"
+	all         = "all: what changes in the kernel voids flows (fexit, tracepoints)"
+	allStraight = all + ", order kept"
+	allLive     = "all: state read with every frame, entries revoked (tracepoints)"
+	allIP       = all + ", IP headers checked"
+	noneNew     = "all; these frames belong to the bridge"
+	ofTheOff    = "the fast path is off"
 )
 
 const (
@@ -141,6 +142,7 @@ var All = []Row{
 	{Key: "peer", Group: untagged, Name: "constant redirect_peer", Frame: Plain, Program: RedirectPeer},
 	{Key: "shunt", Group: untagged, Name: "shunt", Frame: Plain, Setup: plainBridge, Undo: noBridge, Daemon: Traced, Guarantees: all},
 	{Key: "shunt-live", Group: untagged, Name: "shunt, live reads", Frame: Plain, Setup: plainBridge, Undo: noBridge, Daemon: Live, Guarantees: allLive},
+	{Key: "shunt-peer", Group: untagged, Name: "shunt, redirect_peer", Frame: Plain, Setup: plainBridge, Undo: noBridge, Daemon: Traced, Config: straight, Guarantees: allStraight},
 	{Key: "bridge", Group: untagged, Name: "the kernel's bridge", Frame: Plain, Setup: plainBridge, Undo: noBridge},
 	{Key: "flower", Group: untagged, Name: "tc flower, one rule", Frame: Plain, Setup: flower, Undo: "tc qdisc del dev p1 clsact\n"},
 	{Key: "nft-fwd", Group: untagged, Name: "nft netdev ingress, one rule, fwd", Frame: Plain, Setup: nftForward, Undo: "nft delete table netdev bench\n"},

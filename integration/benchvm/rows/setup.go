@@ -8,6 +8,9 @@ import (
 // bigTable gives shunt room for more entries than it takes by default.
 const bigTable = "bridges: [br0]\nmax_stations: 262144\n"
 
+// straight lets shunt send frames to the far ends of ports.
+const straight = "bridges: [{name: br0, redirect: peer}]\n"
+
 // bridgeOf makes a bridge with one port, beside which a stable port is to come.
 func bridgeOf(port string) string { return fmt.Sprintf(halfBridge, port) }
 
