@@ -28,16 +28,17 @@ type bridge struct {
 	// attached again yet.
 	unclaimed map[int]uint32
 	revokers  []link.Link
-	changes   *changes   // of the whole namespace
-	wires     *wires     // of the whole namespace
-	redirect  string     // accel.RedirectEgress and so on
-	peering   *peering   // of the whole namespace; nil where no frame goes straight
+	changes   *changes // of the whole namespace
+	wires     *wires   // of the whole namespace
+	redirect  string   // accel.RedirectEgress and so on
+	peering   *peering // of the whole namespace; nil where no frame goes straight
+	types     *kernelTypes
 	explainer *explainer // nil until somebody asks
 	logger    *slog.Logger
 }
 
 // openBridge opens the bridge's maps with the gate shut and no station in them.
-func openBridge(ns accel.Namespace, b accel.Bridge, maxStations int, hook string, changes *changes, wires *wires, redirect string, peering *peering, logger *slog.Logger) (*bridge, error) {
+func openBridge(ns accel.Namespace, b accel.Bridge, maxStations int, hook string, changes *changes, wires *wires, types *kernelTypes, redirect string, peering *peering, logger *slog.Logger) (*bridge, error) {
 	spec, err := loadSpec(maxStations, changes.mode == modeLive)
 	if err != nil {
 		return nil, err
@@ -50,7 +51,7 @@ func openBridge(ns accel.Namespace, b accel.Bridge, maxStations int, hook string
 	br := &bridge{
 		Bridge: b, dir: dir, hook: hook, spec: spec, maps: maps,
 		slots: newSlots(), ports: make(map[int]*port), unclaimed: make(map[int]uint32),
-		changes: changes, wires: wires, redirect: redirect, peering: peering, logger: logger.With("bridge", b.Name),
+		changes: changes, wires: wires, types: types, redirect: redirect, peering: peering, logger: logger.With("bridge", b.Name),
 	}
 	if err := br.prepare(adopted); err != nil {
 		br.batch.close()

@@ -25,12 +25,12 @@ const (
 )
 
 func (br *bridge) loadExplainer() error {
-	spec, replacements, err := br.programSpec(0)
+	spec, options, err := br.programSpec(0)
 	if err != nil {
 		return err
 	}
 	br.explainer = new(explainer)
-	if err := spec.LoadAndAssign(br.explainer, &ebpf.CollectionOptions{MapReplacements: replacements}); err != nil {
+	if err := spec.LoadAndAssign(br.explainer, options); err != nil {
 		br.explainer = nil
 		return fmt.Errorf("load the program that explains: %w", err)
 	}

@@ -42,6 +42,7 @@ type Dataplane struct {
 	changes *changes
 	peering *peering        // nil before a bridge asks for it
 	bridges map[int]*bridge // by ifindex
+	types   kernelTypes
 
 	trying sync.Once // for shunt doctor
 	trial  trial
@@ -154,7 +155,7 @@ func (d *Dataplane) OpenBridge(b accel.Bridge) error {
 	if err != nil {
 		return fmt.Errorf("open bridge %s: %w", b.Name, err)
 	}
-	br, err := openBridge(d.namespace, b, d.maxStations, d.attach, d.changes, d.wires, redirect, peering, d.logger)
+	br, err := openBridge(d.namespace, b, d.maxStations, d.attach, d.changes, d.wires, &d.types, redirect, peering, d.logger)
 	if err != nil {
 		return fmt.Errorf("open bridge %s: %w", b.Name, err)
 	}

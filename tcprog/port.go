@@ -84,18 +84,18 @@ func (br *bridge) loadProgram(p *port) (*ebpf.Program, error) {
 	if p.wire != nil {
 		return br.wires.loadLeave(p.wire)
 	}
-	spec, replacements, err := br.programSpec(p.slot)
+	spec, options, err := br.programSpec(p.slot)
 	if err != nil {
 		return nil, err
 	}
-	replacements[mapCounters] = p.counters
+	options.MapReplacements[mapCounters] = p.counters
 	if br.changes.mode == modeLive {
 		spec.Programs["shunt_ingress"] = spec.Programs["shunt_ingress_live"]
 	}
 	var objects struct {
 		Ingress *ebpf.Program `ebpf:"shunt_ingress"`
 	}
-	if err := spec.LoadAndAssign(&objects, &ebpf.CollectionOptions{MapReplacements: replacements}); err != nil {
+	if err := spec.LoadAndAssign(&objects, options); err != nil {
 		return nil, fmt.Errorf("load the program: %w", err)
 	}
 	return objects.Ingress, nil
@@ -103,26 +103,27 @@ func (br *bridge) loadProgram(p *port) (*ebpf.Program, error) {
 
 // loadMembers gives the members of a stable port the program that judges for it.
 func (br *bridge) loadMembers(p *port) error {
-	spec, replacements, err := br.programSpec(p.slot)
+	spec, options, err := br.programSpec(p.slot)
 	if err != nil {
 		return err
 	}
 	if err := spec.Variables["wire_number"].Set(p.wire.number); err != nil {
 		return fmt.Errorf("name the wire: %w", err)
 	}
-	replacements[mapCounters] = p.counters
+	options.MapReplacements[mapCounters] = p.counters
 	var objects struct {
 		Member *ebpf.Program `ebpf:"shunt_member"`
 	}
-	if err := spec.LoadAndAssign(&objects, &ebpf.CollectionOptions{MapReplacements: replacements}); err != nil {
+	if err := spec.LoadAndAssign(&objects, options); err != nil {
 		return fmt.Errorf("load the program of the members: %w", err)
 	}
 	p.judge = objects.Member
 	return p.wire.judgeBy(objects.Member)
 }
 
-// programSpec is the objects for a program of the bridge, and its maps.
-func (br *bridge) programSpec(slot uint32) (*ebpf.CollectionSpec, map[string]*ebpf.Map, error) {
+// programSpec is the objects for a program of the bridge, and how they are loaded: with
+// its maps.
+func (br *bridge) programSpec(slot uint32) (*ebpf.CollectionSpec, *ebpf.CollectionOptions, error) {
 	tick, err := tickLength()
 	if err != nil {
 		return nil, nil, err
@@ -148,7 +149,7 @@ func (br *bridge) programSpec(slot uint32) (*ebpf.CollectionSpec, map[string]*eb
 	replacements := maps.Clone(br.maps)
 	maps.Copy(replacements, br.changes.maps())
 	maps.Copy(replacements, br.wires.maps)
-	return spec, replacements, nil
+	return spec, &ebpf.CollectionOptions{MapReplacements: replacements, Cache: br.types.get()}, nil
 }
 
 // setPort stores what the programs know of the port and makes flows that were

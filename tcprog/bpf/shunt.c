@@ -858,8 +858,10 @@ static __always_inline int go_straight(struct __sk_buff *skb, __u32 ifindex)
 
 /* What needs more than to be sent is a matter for functions of their own, so that the
  * other frames pay for none of their registers: here no flow is valid, or it has extras.
+ * They are not static, so that the kernel verifies them once and not from every call:
+ * a bridge may have a thousand ports, and each loads them.
  */
-static __noinline int take_time(struct __sk_buff *skb, __u64 head, __u64 rest)
+__noinline int take_time(struct __sk_buff *skb, __u64 head, __u64 rest)
 {
 	struct glance g = { .head = head, .rest = rest };
 	__u32 cpu = this_cpu();
@@ -892,7 +894,7 @@ static __always_inline int look_on(struct __sk_buff *skb, const struct glance *g
 }
 
 /* A frame whose first bytes do not lie side by side, or whose flow holds no more. */
-static __noinline int look_again(struct __sk_buff *skb)
+__noinline int look_again(struct __sk_buff *skb)
 {
 	struct glance g;
 
