@@ -17,8 +17,8 @@ import (
 // programs under it are exchanged.
 type tcx struct {
 	place
-	link    link.Link
-	program *ebpf.Program
+	link link.Link
+	own  ebpf.ProgramID // of the program under it
 }
 
 var _ hook = (*tcx)(nil)
@@ -27,6 +27,10 @@ const linkPin = "link"
 
 // attachTCX puts the program behind all others at the place.
 func attachTCX(at place, program *ebpf.Program) (hook, error) {
+	own, err := idOf(program)
+	if err != nil {
+		return nil, err
+	}
 	path := filepath.Join(at.dir, linkPin)
 	l, err := adoptTCX(path, at, program)
 	if err != nil {
@@ -35,7 +39,7 @@ func attachTCX(at place, program *ebpf.Program) (hook, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tcx{at, l, program}, nil
+	return &tcx{at, l, own}, nil
 }
 
 // adoptTCX exchanges the program under a link that an earlier daemon pinned. A
@@ -109,10 +113,14 @@ func haveTCX() bool {
 func (t *tcx) name() string { return "tcx" }
 
 func (t *tcx) exchange(program *ebpf.Program) error {
+	own, err := idOf(program)
+	if err != nil {
+		return err
+	}
 	if err := t.link.Update(program); err != nil {
 		return err
 	}
-	t.program = program
+	t.own = own
 	return nil
 }
 
@@ -131,18 +139,11 @@ func (t *tcx) foreign() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	own, err := idOf(t.program)
 	n := len(attached)
-	return n == 0 || attached[n-1] != own, err
+	return n == 0 || attached[n-1] != t.own, nil
 }
 
-func (t *tcx) shared() (bool, error) {
-	own, err := idOf(t.program)
-	if err != nil {
-		return false, err
-	}
-	return t.hasOthers(map[ebpf.ProgramID]bool{own: true})
-}
+func (t *tcx) shared() (bool, error) { return t.hasOthers(map[ebpf.ProgramID]bool{t.own: true}) }
 
 // hasOthers says whether there are filters of somebody else at the place, or tcx
 // programs that are not in own.
