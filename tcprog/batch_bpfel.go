@@ -58,6 +58,7 @@ type batchPort struct {
 	Wire    uint16
 	Pad     [2]uint16
 	Device  uint64
+	Checked uint64
 }
 
 type batchRequest struct {

@@ -50,6 +50,7 @@ type revokePort struct {
 	Wire    uint16
 	Pad     [2]uint16
 	Device  uint64
+	Checked uint64
 }
 
 type revokeStation struct {

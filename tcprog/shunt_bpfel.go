@@ -100,7 +100,8 @@ type shuntFlow struct {
 	Out      uint16
 	Way      uint16
 	Turn     uint32
-	_        [4]byte
+	Refused  uint16
+	_        [2]byte
 }
 
 type shuntGuard struct {
@@ -179,6 +180,7 @@ type shuntPort struct {
 	Wire    uint16
 	Pad     [2]uint16
 	Device  uint64
+	Checked uint64
 }
 
 type shuntPortImage struct {

@@ -350,6 +350,7 @@ func TestFailedDecisionLeavesTheCacheAlone(t *testing.T) {
 		accel.Port{Name: "other", Ifindex: otherPort, MTU: 1500, VLANs: trunk})
 	const access = 78
 	l.addPort(br, accel.Port{Name: "access", Ifindex: access, MTU: 1500, VLANs: member})
+	l.stayOnOneCPU()
 	dave := collidingSource(alice, bob, carol)
 	for mac, port := range map[accel.MAC]int{alice: loopback, dave: loopback, bob: otherPort, carol: access} {
 		l.learn(accel.Station{StationKey: accel.StationKey{MAC: mac, VID: 10}, Port: port})
@@ -358,6 +359,10 @@ func TestFailedDecisionLeavesTheCacheAlone(t *testing.T) {
 	l.showAll(10)
 	l.expect(frame(alice, bob), accel.Fast)
 
+	l.expect(frame(dave, carol), accel.Keepalive)
+	for range mostRefused - 2 { // that was one; the place is dave's next
+		l.expect(frame(dave, carol), accel.Fast)
+	}
 	k := keyOf(accel.StationKey{MAC: dave, VID: 10})
 	l.openKeepalive(br, k)
 	l.expect(frame(dave, carol), accel.Keepalive)

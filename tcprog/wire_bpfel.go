@@ -67,6 +67,7 @@ type wirePort struct {
 	Wire    uint16
 	Pad     [2]uint16
 	Device  uint64
+	Checked uint64
 }
 
 type wirePrint struct {

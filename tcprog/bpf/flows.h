@@ -60,6 +60,7 @@ struct flow {
 	__u16 out;	  /* slot */
 	__u16 way;	  /* enum way */
 	__u32 turn;	  /* in the CPU's backlog, of the last frame that did not go straight */
+	__u16 refused;	  /* decisions that found the place taken: see room_for */
 } __attribute__((aligned(64)));
 
 struct flow flows[1] SEC(".data.flows");	/* 1 << FLOWS_BITS of them for each CPU */

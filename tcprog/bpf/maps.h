@@ -54,6 +54,9 @@ struct port {
 	__u16 wire;    /* of a stable port: what it sends goes there; 0: none */
 	__u16 pad[2];
 	__u64 device;  /* struct net_device, where the far end may be reached straight; else 0 */
+	__u64 checked; /* the programs found the versions of the port and the bridge true at
+			* this age of all: see is_known
+			*/
 };
 
 /* A port at one moment, where it is read live: see images.h. What the kernel does not

@@ -56,6 +56,9 @@ const volatile __u32 revocation = NETLINK;
 /* The length of a tick, nanoseconds. */
 const volatile __u32 tick_ns = 1000000;
 
+/* A flow gives its place to another after so many that it refused. */
+#define MOST_REFUSED 16
+
 #define PASS_UP (-1) /* TCX_NEXT and TC_ACT_UNSPEC: the next one decides */
 #define MAC_BITS 48
 #define MAC_MASK ((1ULL << MAC_BITS) - 1)
@@ -227,6 +230,12 @@ static __always_inline __u64 age_of(const __u8 shards[2], __u64 in)
 	       *(volatile __u64 *)&changes;
 }
 
+/* The same for what hangs on no station: any shard is raised with all of them. */
+static __always_inline __u64 age_of_all(void)
+{
+	return *(volatile __u64 *)&bridge.epoch[0] + *(volatile __u64 *)&changes;
+}
+
 /* The kernel is as it was when the daemon looked, for the flow's frames. */
 static __always_inline bool is_as_seen(const struct flow *flow)
 {
@@ -362,35 +371,60 @@ static __always_inline bool has_version(__u32 ifindex, __u64 seen)
 	return w && *(volatile __u64 *)&w->version == seen;
 }
 
+/* When a decision began, and whether it is kept. */
+struct moment {
+	__u64 all; /* see age_of_all; read first */
+	bool dry;
+};
+
+/* The port and the bridge were found as seen, and nothing has changed since: whatever
+ * does raises the number of changes, and the daemon the epochs. To look their versions
+ * up anew for every flow is most of what a miss costs.
+ */
+static __always_inline bool is_known(const struct port *p, const struct moment *now)
+{
+	return p && *(volatile __u64 *)&p->checked == now->all;
+}
+
+static __always_inline bool remember(struct port *p, const struct moment *now, bool is_as_seen)
+{
+	if (is_as_seen && !now->dry)
+		*(volatile __u64 *)&p->checked = now->all;
+	return is_as_seen;
+}
+
 /* Nothing of the bridge, nor a netfilter hook, changed since the daemon looked. */
-static __always_inline bool is_bridge_as_seen(const struct control *c)
+static __always_inline bool is_bridge_as_seen(const struct control *c, const struct port *in,
+					      const struct moment *now)
 {
 	__u64 seen = *(volatile __u64 *)&c->seen;
 
 	if (revocation == TRACED)
-		return has_version(c->ifindex, seen);
+		return is_known(in, now) || has_version(c->ifindex, seen);
 	if (revocation == LIVE)
 		return seen != VOID && is_bridge(&c->image);
 	return true;
 }
 
-static __always_inline bool is_ingress_as_seen(const struct port *in, const struct frame *f)
+static __always_inline bool is_ingress_as_seen(struct port *in, const struct frame *f,
+					       const struct moment *now)
 {
 	const struct port_image *image = image_of(f->slot);
 
 	if (revocation == TRACED)
-		return has_version(in->ifindex, in->seen);
+		return is_known(in, now) || remember(in, now, has_version(in->ifindex, in->seen));
 	if (revocation == LIVE)
 		return in->seen != VOID && is_port(image) && is_ingress(image, f->tag);
 	return true;
 }
 
-static __always_inline bool is_egress_as_seen(const struct port *out, __u32 out_slot)
+static __always_inline bool is_egress_as_seen(struct port *out, __u32 out_slot,
+					      const struct moment *now)
 {
 	const struct port_image *image = image_of(out_slot);
 
 	if (revocation == TRACED)
-		return has_version(out->ifindex, out->seen);
+		return is_known(out, now) || remember(out, now, has_version(out->ifindex, out->seen));
 	if (revocation == LIVE)
 		return out->seen != VOID && is_port(image) && is_egress(image);
 	return true;
@@ -404,13 +438,13 @@ struct tagging {
 
 /* The gate, the bridge and the port where the frame came in. */
 static __always_inline enum reason check_ingress(const struct frame *f, const struct control *c,
-						 const struct port *in)
+						 struct port *in, const struct moment *now)
 {
 	__u16 reason;
 
 	if (f->now_ns >= c->lease_ns)
 		return c->reason ? c->reason : LEASE;
-	if (!is_bridge_as_seen(c))
+	if (!is_bridge_as_seen(c, in, now))
 		return BRIDGE_CHANGED;
 	if (!in)
 		return PORT_UNKNOWN;
@@ -419,7 +453,7 @@ static __always_inline enum reason check_ingress(const struct frame *f, const st
 		return reason;
 	if (!in->ifindex)
 		return PORT_UNKNOWN;
-	if (!is_ingress_as_seen(in, f))
+	if (!is_ingress_as_seen(in, f, now))
 		return PORT_CHANGED;
 	/* A VLAN device on the port takes its frames before the bridge does
 	 * (net/8021q/vlan_core.c: vlan_do_receive). Where no program sees them,
@@ -434,8 +468,9 @@ static __always_inline enum reason check_ingress(const struct frame *f, const st
 
 /* net/bridge/br_forward.c: should_deliver; br_vlan.c: br_handle_vlan */
 static __always_inline enum reason check_egress(const struct frame *f, const struct control *c,
-						const struct port *in, const struct port *out,
-						__u32 out_slot, struct tagging *tagging)
+						const struct port *in, struct port *out,
+						__u32 out_slot, const struct moment *now,
+						struct tagging *tagging)
 {
 	const __u32 *vlan;
 
@@ -445,7 +480,7 @@ static __always_inline enum reason check_egress(const struct frame *f, const str
 		return PORT_EGRESS;
 	if (!out->ifindex)
 		return PORT_UNKNOWN;
-	if (!is_egress_as_seen(out, out_slot))
+	if (!is_egress_as_seen(out, out_slot, now))
 		return PORT_CHANGED;
 	if (in->flags & out->flags & PORT_ISOLATED)
 		return ISOLATED;
@@ -601,9 +636,10 @@ static __always_inline enum reason decide(struct __sk_buff *skb, const struct gl
 					  struct flow *flow, struct answer *answer)
 {
 	__u8 shards[2] = { shard(f->source), shard(f->destination) };
-	enum reason class = class_of(g);
+	enum reason class = entries_traced && !answer ? FAST /* see bar */ : class_of(g);
 	struct control *c = &bridge;
 	__u64 age = age_of(shards, f->slot);
+	struct moment now = { .all = age_of_all(), .dry = answer != NULL };
 	struct station *source = NULL, *destination;
 	enum reason vlan, source_reason, reason;
 	struct tagging tagging = { .action = TAG_KEEP };
@@ -630,7 +666,7 @@ static __always_inline enum reason decide(struct __sk_buff *skb, const struct gl
 		return SOURCE_MOVED;
 	if (class != FAST)
 		return class;
-	reason = check_ingress(f, c, in);
+	reason = check_ingress(f, c, in, &now);
 	if (!in || reason != FAST)
 		return reason;
 	if (source_reason != FAST)
@@ -650,7 +686,7 @@ static __always_inline enum reason decide(struct __sk_buff *skb, const struct gl
 	if (answer)
 		answer->out = out_slot;
 	out = bpf_map_lookup_elem(&ports, &out_slot);
-	reason = check_egress(f, c, in, out, out_slot, &tagging);
+	reason = check_egress(f, c, in, out, out_slot, &now, &tagging);
 	if (!out || reason != FAST)
 		return reason;
 
@@ -672,7 +708,6 @@ static __always_inline enum reason decide(struct __sk_buff *skb, const struct gl
 
 	flow->head = g->head;
 	flow->rest = g->rest;
-	flow->age = age;
 	flow->until = until(f, c, source);
 	flow->ifindex = out->ifindex;
 	flow->shards[0] = shards[0];
@@ -685,6 +720,8 @@ static __always_inline enum reason decide(struct __sk_buff *skb, const struct gl
 	flow->push = tagging.push;
 	flow->wire = out->wire;
 	flow->out = out_slot;
+	flow->refused = 0;
+	*(volatile __u64 *)&flow->age = age;
 	/* A record that changed meanwhile was read half; the place of a station that
 	 * went may be another's by now.
 	 */
@@ -807,6 +844,21 @@ static __always_inline enum reason resolve(const struct flow *flow, struct wire 
 	return *ifindex ? FAST : NO_MEMBER;
 }
 
+/* Where a flow's decision is kept: in its place, or nowhere while another flow holds
+ * that which still counts. Where there are more flows than places, each would else put
+ * out the next, and none would ever be found. A flow gives way in the end, or one that
+ * hardly sends could keep out one that does.
+ */
+static __always_inline struct flow *room_for(const struct glance *g, struct flow *held,
+					     struct flow *spare, __u64 now_jiffies)
+{
+	if (is_for(held, g))
+		return held;
+	if (held->age != age_of(held->shards, held->age >> MAC_BITS) || now_jiffies >= held->until)
+		return held;
+	return ++held->refused >= MOST_REFUSED ? held : spare;
+}
+
 /* What the frame will be, and how it goes if it goes fast. */
 struct verdict {
 	enum reason reason;
@@ -814,16 +866,20 @@ struct verdict {
 	struct wire *wire;  /* that it leaves by; NULL: none */
 };
 
-static __always_inline void judge(struct __sk_buff *skb, const struct glance *g,
-				  struct flow *flow, struct frame *f, struct verdict *v)
+static __always_inline struct flow *judge(struct __sk_buff *skb, const struct glance *g,
+					  struct flow *flow, struct flow *spare, struct frame *f,
+					  struct verdict *v)
 {
 	v->reason = FAST;
-	if (!is_for(flow, g) || !holds(flow, f->now_jiffies, revocation == LIVE))
+	if (!is_for(flow, g) || !holds(flow, f->now_jiffies, revocation == LIVE)) {
+		flow = room_for(g, flow, spare, f->now_jiffies);
 		v->reason = decide(skb, g, f, flow, NULL);
+	}
 	if (v->reason == FAST)
 		v->reason = check_frame(skb, f, flow);
 	if (v->reason == FAST)
 		v->reason = resolve(flow, &v->wire, &v->ifindex, false);
+	return flow;
 }
 
 /* Makes a frame that is to go fast ready to. */
@@ -866,11 +922,12 @@ __noinline int take_time(struct __sk_buff *skb, __u64 head, __u64 rest)
 	struct glance g = { .head = head, .rest = rest };
 	__u32 cpu = this_cpu();
 	struct flow *flow = flow_at(cpu, head, rest);
+	struct flow spare = {};
 	struct verdict v = {};
 	struct frame f = {};
 
 	parse(&g, slot, skb->len, &f);
-	judge(skb, &g, flow, &f, &v);
+	flow = judge(skb, &g, flow, &spare, &f, &v);
 	v.reason = depart(skb, &f, flow, &v);
 	count(cpu, v.reason, f.len);
 	if (v.reason != FAST) {
@@ -971,7 +1028,7 @@ int shunt_member(struct __sk_buff *skb)
 	struct glance g;
 	enum reason reason;
 	struct wire *w = wire_of(wire_number);
-	struct flow *flow;
+	struct flow *flow, spare = {};
 	struct lane *l;
 	__u32 len = skb->len, cpu = this_cpu();
 
@@ -992,7 +1049,7 @@ int shunt_member(struct __sk_buff *skb)
 
 	v.reason = bar(&g);
 	if (v.reason == FAST)
-		judge(skb, &g, flow, &f, &v);
+		flow = judge(skb, &g, flow, &spare, &f, &v);
 	if (v.reason == FAST && is_taken(l, f.now_ns))
 		v.reason = OUT_OF_TURN;
 	reason = depart(skb, &f, flow, &v);

@@ -20,14 +20,22 @@ const batch = 64
 // source is the address of host 1; the first destination is that of host 2.
 var source = net.HardwareAddr{2, 0, 0, 0, 0, 1}
 
-// destination returns the address of flow n.
+// destination returns the address of flow n. They look like random ones: a hash can be
+// kinder to numbers in a row than to what is found in a network.
 func destination(n int) net.HardwareAddr {
 	if n == 0 {
 		return net.HardwareAddr{2, 0, 0, 0, 0, 2}
 	}
 	address := net.HardwareAddr{2, 1, 0, 0, 0, 0}
-	binary.BigEndian.PutUint32(address[2:], uint32(n))
+	binary.BigEndian.PutUint32(address[2:], mix(uint32(n)))
 	return address
+}
+
+// mix gives every number another one (the end of MurmurHash3).
+func mix(n uint32) uint32 {
+	n = (n ^ n>>16) * 0x85ebca6b
+	n = (n ^ n>>13) * 0xc2b2ae35
+	return n ^ n>>16
 }
 
 // frameOf returns a frame of 60 bytes, beside its tag.
