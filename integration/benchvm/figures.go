@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 
@@ -18,6 +19,8 @@ type figures struct {
 type kernelFigures struct {
 	Series  string `json:"series"`
 	Release string `json:"release"`
+	// Programs is a hash of the objects of shunt's programs.
+	Programs string `json:"programs,omitempty"`
 	// Counts are instructions for one frame, nothing subtracted, by the row's key.
 	Counts map[string]float64 `json:"counts"`
 	// Missing are the rows that the kernel cannot have, and why.
@@ -50,7 +53,7 @@ func (f *figures) of(series string) *kernelFigures {
 }
 
 // take puts what was measured in the place of what was. Rows that were not measured
-// stay, if the kernel is still the same.
+// stay, if the kernel is still the same, and for those of shunt its programs.
 func (f *figures) take(measured *kernelFigures) {
 	old := f.of(measured.Series)
 	switch {
@@ -61,6 +64,10 @@ func (f *figures) take(measured *kernelFigures) {
 		*old = *measured
 		return
 	}
+	if old.Programs != measured.Programs {
+		maps.DeleteFunc(old.Counts, func(key string, _ float64) bool { return isOfShunt(key) })
+		old.Programs = measured.Programs
+	}
 	for key, count := range measured.Counts {
 		old.Counts[key] = count
 		delete(old.Missing, key)
@@ -69,6 +76,12 @@ func (f *figures) take(measured *kernelFigures) {
 		old.Missing[key] = why
 		delete(old.Counts, key)
 	}
+}
+
+// isOfShunt says whether shunt's programs are in the row's count.
+func isOfShunt(key string) bool {
+	r := rows.Of(key)
+	return r == nil || r.Daemon != ""
 }
 
 // net is a row's count with that of its base subtracted.

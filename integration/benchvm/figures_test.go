@@ -68,6 +68,12 @@ func TestFiguresOfAnotherKernelGo(t *testing.T) {
 	if got := f.of("6.12").Counts; got["shunt"] != 5000 || got["bridge"] != 6000 {
 		t.Errorf("%v: the row that was measured is to be new, the others are to stay", got)
 	}
+	changed := figuresOf(map[string]float64{"shunt-tagged": 5100})
+	changed.Programs = "another"
+	f.take(changed)
+	if got := f.of("6.12").Counts; got["shunt"] != 0 || got["shunt-tagged"] != 5100 || got["bridge"] != 6000 {
+		t.Errorf("%v: of other programs of shunt the rows are to go, and those without shunt to stay", got)
+	}
 	newer := figuresOf(map[string]float64{"shunt": 4900})
 	newer.Release = "6.12.2"
 	f.take(newer)

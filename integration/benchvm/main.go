@@ -11,6 +11,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -123,6 +125,10 @@ func measure(ctx context.Context, o options, keys []string) (*kernelFigures, err
 	if err != nil {
 		return nil, err
 	}
+	programs, err := hashOf("tcprog/*.o")
+	if err != nil {
+		return nil, err
+	}
 	dir, err := os.MkdirTemp("", "shunt-benchvm-")
 	if err != nil {
 		return nil, err
@@ -133,7 +139,7 @@ func measure(ctx context.Context, o options, keys []string) (*kernelFigures, err
 		return nil, err
 	}
 	h := &hearer{verbose: o.verbose, figures: &kernelFigures{
-		Series: o.series, Release: k.Release, Counts: make(map[string]float64), Missing: make(map[string]string),
+		Series: o.series, Release: k.Release, Programs: programs, Counts: make(map[string]float64), Missing: make(map[string]string),
 	}}
 	m := machine.Machine{Kernel: k, Initrd: initrd, Counting: true, Env: []string{"ROWS=" + strings.Join(keys, ",")}}
 	if o.profile {
@@ -144,6 +150,23 @@ func measure(ctx context.Context, o options, keys []string) (*kernelFigures, err
 	}
 	err = m.Boot(ctx, h.hear)
 	return h.figures, errors.Join(err, h.failure())
+}
+
+// hashOf is a number for what is in the files that match.
+func hashOf(pattern string) (string, error) {
+	names, err := filepath.Glob(pattern)
+	if err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return "", err
+		}
+		h.Write(data)
+	}
+	return hex.EncodeToString(h.Sum(nil))[:12], nil
 }
 
 // hearer takes in what the guest says.

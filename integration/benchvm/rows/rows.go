@@ -174,6 +174,7 @@ var All = []Row{
 	{Key: "bridge-1000", Group: scale, Name: "the kernel's bridge, 1,000 flows", Frame: Plain, Setup: plainBridge, Undo: noBridge, Stations: 1000, Flows: 1000},
 	{Key: "shunt-1000", Group: scale, Name: "shunt, 1,000 flows", Frame: Plain, Setup: plainBridge, Undo: noBridge, Daemon: Traced, Stations: 1000, Flows: 1000, Guarantees: all},
 	{Key: "shunt-fdb", Group: scale, Name: "shunt, 100,000 entries, 1 flow", Frame: Plain, Setup: plainBridge, Undo: noBridge, Daemon: Traced, Config: bigTable, Stations: 100000, Slow: true, Guarantees: all},
+	{Key: "floor-ports", Group: scale, Name: "constant redirect, 1,000 ports", Frame: Plain, Setup: plainBridge + ports(998), Undo: noPorts(998) + noBridge, Program: Redirect, Slow: true},
 	{Key: "shunt-ports", Group: scale, Name: "shunt, 1,000 ports, 1 flow", Frame: Plain, Setup: plainBridge + ports(998), Undo: noPorts(998) + noBridge, Daemon: Traced, Slow: true, Guarantees: all},
 	{Key: "bridge-100000", Group: scale, Name: "the kernel's bridge, 100,000 flows", Frame: Plain, Setup: plainBridge, Undo: noBridge, Stations: 100000, Flows: 100000, Slow: true},
 	{Key: "shunt-100000", Group: scale, Name: "shunt, 100,000 flows", Frame: Plain, Setup: plainBridge, Undo: noBridge, Daemon: Traced, Config: bigTable, Stations: 100000, Flows: 100000, Slow: true, Guarantees: all},
