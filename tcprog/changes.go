@@ -48,7 +48,7 @@ const (
 
 // openChanges finds out what the kernel can do and starts to notice. With peers frames
 // may go straight to the far ends of ports.
-func openChanges(ns accel.Namespace, peers bool, logger *slog.Logger) (*changes, error) {
+func openChanges(ns accel.Namespace, types *btf.Cache, peers bool, logger *slog.Logger) (*changes, error) {
 	spec, err := loadTrace()
 	if err != nil {
 		return nil, fmt.Errorf("read the BPF objects: %w", err)
@@ -61,12 +61,12 @@ func openChanges(ns accel.Namespace, peers bool, logger *slog.Logger) (*changes,
 	if c.number, err = ebpf.NewMap(spec.Maps[mapChanges]); err != nil {
 		return nil, errors.Join(fmt.Errorf("make the map of changes: %w", err), c.watched.Close())
 	}
-	traced := c.trace(ns, spec)
+	traced := c.trace(ns, spec, types)
 	if traced == nil {
 		c.mode = modeTraced
 		return c, nil
 	}
-	live := c.readLive()
+	live := c.readLive(types)
 	if live == nil {
 		logger.Debug("the kernel's state is read with every frame, since its functions cannot be traced", "error", traced)
 		c.mode = modeLive
@@ -83,8 +83,8 @@ func (c *changes) maps() map[string]*ebpf.Map {
 }
 
 // trace attaches the programs of trace.c. All of them, or none counts.
-func (c *changes) trace(ns accel.Namespace, spec *ebpf.CollectionSpec) error {
-	programs, err := loadTracePrograms(ns, spec, c.peers, c.maps())
+func (c *changes) trace(ns accel.Namespace, spec *ebpf.CollectionSpec, types *btf.Cache) error {
+	programs, err := loadTracePrograms(ns, spec, types, c.peers, c.maps())
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func (c *changes) attach(programs *ebpf.Collection) error {
 	return nil
 }
 
-func loadTracePrograms(ns accel.Namespace, spec *ebpf.CollectionSpec, peers bool, maps map[string]*ebpf.Map) (*ebpf.Collection, error) {
+func loadTracePrograms(ns accel.Namespace, spec *ebpf.CollectionSpec, types *btf.Cache, peers bool, maps map[string]*ebpf.Map) (*ebpf.Collection, error) {
 	err := errors.Join(spec.Variables["netns_inode"].Set(uint32(ns.Inode)), spec.Variables["peers"].Set(peers))
 	if err != nil {
 		return nil, fmt.Errorf("set the constants of the tracing programs: %w", err)
@@ -116,10 +116,10 @@ func loadTracePrograms(ns accel.Namespace, spec *ebpf.CollectionSpec, peers bool
 			delete(spec.Programs, name)
 		}
 	}
-	if err := dropAbsent(spec); err != nil {
+	if err := dropAbsent(spec, types); err != nil {
 		return nil, err
 	}
-	all, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps})
+	all, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps, Cache: types})
 	if err != nil {
 		return nil, fmt.Errorf("load the tracing programs: %w", err)
 	}
@@ -139,12 +139,12 @@ var ofPeers = []string{"shunt_dev_add_pack", "shunt_dev_activate"}
 
 // dropAbsent takes out the programs for functions that this kernel does not have
 // and need not have.
-func dropAbsent(spec *ebpf.CollectionSpec) error {
-	own, err := functions(btf.LoadKernelSpec())
+func dropAbsent(spec *ebpf.CollectionSpec, types *btf.Cache) error {
+	own, err := functions(types.Kernel())
 	if err != nil {
 		return fmt.Errorf("look for the kernel's functions: %w", err)
 	}
-	bridges, err := functions(btf.LoadKernelModuleSpec("bridge"))
+	bridges, err := functions(types.Module("bridge"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) { // no module: it is built in
 		return fmt.Errorf("look for the bridge's functions: %w", err)
 	}
@@ -206,7 +206,7 @@ func pinAgain(l link.Link, path string) error {
 }
 
 // readLive loads the program that reads a port as the port programs do.
-func (c *changes) readLive() error {
+func (c *changes) readLive(types *btf.Cache) error {
 	spec, err := loadShunt()
 	if err != nil {
 		return fmt.Errorf("read the BPF objects: %w", err)
@@ -218,7 +218,7 @@ func (c *changes) readLive() error {
 		Look  *ebpf.Program `ebpf:"shunt_look"`
 		Looks *ebpf.Map     `ebpf:"looks"`
 	}
-	if err := spec.LoadAndAssign(&objects, nil); err != nil {
+	if err := spec.LoadAndAssign(&objects, &ebpf.CollectionOptions{Cache: types}); err != nil {
 		return fmt.Errorf("load the program that reads the kernel's state: %w", err)
 	}
 	c.look, c.looks = objects.Look, objects.Looks

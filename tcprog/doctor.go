@@ -12,6 +12,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
@@ -233,7 +234,7 @@ func tryTrace() error {
 	if err != nil {
 		return err
 	}
-	programs, err := loadTracePrograms(accel.Namespace{}, spec, false, nil)
+	programs, err := loadTracePrograms(accel.Namespace{}, spec, btf.NewCache(), false, nil)
 	if err != nil {
 		return err
 	}
@@ -244,7 +245,7 @@ func tryTrace() error {
 
 func tryLive() error {
 	c := new(changes)
-	err := c.readLive()
+	err := c.readLive(btf.NewCache())
 	if err == nil {
 		err = errors.Join(c.look.Close(), c.looks.Close())
 	}

@@ -192,7 +192,7 @@ func (d *Dataplane) peeringFor(bridge, redirect string) (*peering, error) {
 // functions to trace may not be there.
 func (d *Dataplane) noticeChanges() (err error) {
 	if d.changes == nil {
-		d.changes, err = openChanges(d.namespace, d.straight, d.logger)
+		d.changes, err = openChanges(d.namespace, d.types.get(), d.straight, d.logger)
 	}
 	return err
 }

@@ -61,7 +61,7 @@ func (br *bridge) loadRevokers(ns accel.Namespace) (*revokePrograms, error) {
 		return nil, fmt.Errorf("name the bridge: %w", err)
 	}
 	var programs revokePrograms
-	err = spec.LoadAndAssign(&programs, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+	err = spec.LoadAndAssign(&programs, &ebpf.CollectionOptions{Cache: br.types.get(), MapReplacements: map[string]*ebpf.Map{
 		mapBridge:         br.maps[mapBridge],
 		revokeMapStations: br.maps[shuntMapStations],
 	}})

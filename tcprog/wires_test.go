@@ -876,7 +876,7 @@ func TestAnImageIsOfOnePort(t *testing.T) {
 func newLiveLab(t *testing.T) (l *wireLab, guest int) {
 	l = newWireLab(t, "auto")
 	if l.d.changes.look == nil { // this kernel's changes are traced; it can be read all the same
-		l.must(l.d.changes.readLive())
+		l.must(l.d.changes.readLive(l.d.types.get()))
 	}
 	l.d.changes.mode = modeLive
 	guest = l.addVeth("guest")
