@@ -55,6 +55,7 @@ func openBridge(ns accel.Namespace, b accel.Bridge, maxStations int, hook string
 	}
 	if err := br.prepare(adopted); err != nil {
 		br.batch.close()
+		err = errors.Join(err, br.images.unmap(), br.control.unmap())
 		closeMaps(maps)
 		return nil, err
 	}

@@ -205,24 +205,26 @@ func pinAgain(l link.Link, path string) error {
 	return pinInPlace(other, path)
 }
 
-// readLive loads the program that reads a port as the port programs do.
+// readLive loads the program that reads a port as the port programs do, and tries one of
+// those.
 func (c *changes) readLive(types *btf.Cache) error {
-	spec, err := loadShunt()
+	spec, err := loadSpec(1, true)
 	if err != nil {
-		return fmt.Errorf("read the BPF objects: %w", err)
+		return err
 	}
 	if err := spec.Variables["revocation"].Set(uint32(modeLive)); err != nil {
 		return err
 	}
 	var objects struct {
-		Look  *ebpf.Program `ebpf:"shunt_look"`
-		Looks *ebpf.Map     `ebpf:"looks"`
+		Ingress *ebpf.Program `ebpf:"shunt_ingress_live"`
+		Look    *ebpf.Program `ebpf:"shunt_look"`
+		Looks   *ebpf.Map     `ebpf:"looks"`
 	}
 	if err := spec.LoadAndAssign(&objects, &ebpf.CollectionOptions{Cache: types}); err != nil {
 		return fmt.Errorf("load the program that reads the kernel's state: %w", err)
 	}
 	c.look, c.looks = objects.Look, objects.Looks
-	return nil
+	return objects.Ingress.Close()
 }
 
 // tracesPeers says whether programs notice all that makes a port unfit for frames that

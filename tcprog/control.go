@@ -39,7 +39,12 @@ func mapControl(m *ebpf.Map) (*control, error) {
 	return &control{page: page, shared: (*shuntControl)(unsafe.Pointer(&page[0]))}, nil
 }
 
-func (c *control) unmap() error { return unix.Munmap(c.page) }
+func (c *control) unmap() error {
+	if c == nil {
+		return nil
+	}
+	return unix.Munmap(c.page)
+}
 
 // shut ends the fast path: the next frame is passed up for this reason.
 func (c *control) shut(reason accel.Reason) {

@@ -99,7 +99,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "a program behind ours closes the port",
-		file: "tcprog/tcx.go", old: "	return n == 0 || attached[n-1] != own, err\n", new: "	return n == 0 && own == 0, err\n",
+		file: "tcprog/tcx.go", old: "	return n == 0 || attached[n-1] != t.own, nil\n", new: "	return n == 0, nil\n",
 		pkg: "./tcprog", run: "TestProgramBehindOursCloses",
 	},
 	{

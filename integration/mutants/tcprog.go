@@ -17,9 +17,9 @@ func init() {
 	c("the tag is put on", "		tagging->action = TAG_PUSH;\n", "		tagging->action = TAG_KEEP;\n", "TestVLANs")
 	c("VLAN devices take their frames first", "in->flags & PORT_VLAN_DEVICES || ", "", "TestTagOnABridgeWithoutFiltering")
 	c("tags are the bridge's where nobody watches", " || revocation == NETLINK", "", "TestTagIsLeftToTheBridgeWhereNobodyWatches")
-	c("the bridge's version counts", "		return has_version(c->ifindex, seen);\n", "		return true;\n", "TestVersionsVoidRecords")
-	c("the ingress port's version counts", "		return has_version(in->ifindex, in->seen);\n", "		return true;\n", "TestVersionsVoidRecords")
-	c("the egress port's version counts", "		return has_version(out->ifindex, out->seen);\n", "		return true;\n", "TestVersionsVoidRecords")
+	c("the bridge's version counts", "		return is_known(in, now) || has_version(c->ifindex, seen);\n", "		return true;\n", "TestVersionsVoidRecords")
+	c("the ingress port's version counts", "		return is_known(in, now) || remember(in, now, has_version(in->ifindex, in->seen));\n", "		return true;\n", "TestVersionsVoidRecords")
+	c("the egress port's version counts", "		return is_known(out, now) || remember(out, now, has_version(out->ifindex, out->seen));\n", "		return true;\n", "TestVersionsVoidRecords")
 	c("a change ends cached flows", " +\n	       *(volatile __u64 *)&changes;", ";", "TestVersionsVoidRecords")
 	c("a flow is of one port", "(in << MAC_BITS) + epoch", "epoch", "TestAFlowIsOfOnePort")
 	c("a frame that is too long is not just sent", " || skb->len > flow->quick_len)", ")", "TestEveryFrameHasItsReason")
@@ -31,10 +31,14 @@ func init() {
 	c("neighbour discovery is the bridge's where it is suppressed", "		return NEIGH_SUPPRESS;\n", "		return FAST;\n", "TestNeighbourDiscoveryIsLeftToTheBridge")
 	c("explain revokes nothing", "		if (!dry && !entries_traced)\n			revoke", "		if (!entries_traced)\n			revoke", "TestExplainChangesNothing")
 	c("explain does not stand for a keepalive", "		if (!answer)\n			source->seen_ns = f->now_ns;\n", "		source->seen_ns = f->now_ns;\n", "TestExplainChangesNothing")
-	c("a decision that fails leaves the cache alone", "	reason = check_egress(f, c, in, out, out_slot, &tagging);\n", "	reason = check_egress(f, c, in, out, out_slot, &tagging);\n	flow->action = tagging.action;\n", "TestFailedDecisionLeavesTheCacheAlone")
+	c("a decision that fails leaves the cache alone", "	reason = check_egress(f, c, in, out, out_slot, &now, &tagging);\n", "	reason = check_egress(f, c, in, out, out_slot, &now, &tagging);\n	flow->action = tagging.action;\n", "TestFailedDecisionLeavesTheCacheAlone")
 	c("a device without a version is not used", "	return w && ", "	return !w || ", "TestUnwatchedPortIsNotUsed")
 	c("explain looks at the frame too", "	if (a->reason == FAST)\n		a->reason = check_frame(skb, &f, &flow);\n", "", "TestExplainLooksAtTheFrame")
 	c("what br_netfilter would cut is the bridge's", "		room = VLAN_HLEN_;\n", "		room = 0;\n", "TestEveryFrameHasItsReason")
+	c("a flow keeps its place for a while", "	return ++held->refused >= MOST_REFUSED ? held : spare;\n", "	return held;\n", "TestAFlowKeepsItsPlaceForAWhile")
+	c("a flow gives up its place", "	return ++held->refused >= MOST_REFUSED ? held : spare;\n", "	return spare;\n", "TestAFlowKeepsItsPlaceForAWhile")
+	c("a flow that has ended keeps no place", "held->age != age_of(held->shards, held->age >> MAC_BITS) || ", "", "TestAFlowKeepsItsPlaceForAWhile")
+	c("what is known is known of now", "p->checked == now->all", "p->checked", "TestVersionsVoidRecords")
 	mutants = append(mutants,
 		mutant{
 			name: "verdict: flows of an earlier daemon never count", file: "tcprog/bridge.go",

@@ -46,16 +46,20 @@ static __always_inline struct net_bridge_port *port_of(struct net_device *dev)
 	return CAST(struct net_bridge_port, dev->rx_handler_data);
 }
 
-/* The port's state, and what is beside it: the backup nexthop, and what stays as it is
- * (net/bridge/br_private.h: struct net_bridge_port).
+/* The port's state, and what is in the same word: the backup nexthop, and what stays as
+ * it is (net/bridge/br_private.h: struct net_bridge_port). Before there was such a
+ * nexthop, Linux 6.5, the word has other things in it.
  */
 static __always_inline __u64 state_at(__u64 port)
 {
 	__u64 at = bpf_core_field_offset(struct net_bridge_port, state);
 
-	if (bpf_core_field_exists(struct net_bridge_port, backup_nhid))
+	if (!bpf_core_field_exists(struct net_bridge_port, backup_nhid))
+		return CAST(struct net_bridge_port, port)->state;
+	if (at >> 3 == bpf_core_field_offset(struct net_bridge_port, backup_nhid) >> 3)
 		return CAST(struct timespec64, port + (at & ~7ULL))->tv_sec;
-	return CAST(struct net_bridge_port, port)->state;
+	return CAST(struct net_bridge_port, port)->state |
+	       (__u64)CAST(struct net_bridge_port, port)->backup_nhid << 8;
 }
 
 static __always_inline __u32 vlan_devices_of(struct net_device *dev)
@@ -181,7 +185,7 @@ static __always_inline void look_at_port(struct net_bridge_port *p, struct port_
 		image->ingress_hooks = WORD(dev->nf_hooks_ingress);
 	if (bpf_core_field_exists(dev->nf_hooks_egress))
 		image->egress_hooks = WORD(dev->nf_hooks_egress);
-	if (!image->tcx)
+	if (!bpf_core_field_exists(dev->tcx_ingress) || !image->tcx)
 		return;
 	image->revision = CAST(struct tcx_entry, image->tcx)->bundle.revision.counter;
 	image->filters = filters_of(CAST(struct tcx_entry, image->tcx));
@@ -210,7 +214,10 @@ static __always_inline bool is_ingress(const struct port_image *seen, bool tagge
 		return false;
 	if (tagged && vlan_devices_of(dev) != seen->vlan_devices)
 		return false;
-	if (!seen->tcx)
+	/* The verifier follows every way that the kernel's types leave open, and of what lies
+	 * in a map it knows nothing.
+	 */
+	if (!bpf_core_field_exists(dev->tcx_ingress) || !seen->tcx)
 		return true;
 	tcx = CAST(struct tcx_entry, seen->tcx);
 	return (__u64)tcx->bundle.revision.counter == seen->revision && filters_of(tcx) == seen->filters;

@@ -4,11 +4,11 @@
  * its fate in the bridge is already certain. If so it sends the frame to the
  * egress device; if not it counts the reason and passes the frame up unchanged.
  *
- * The way of a frame: flow cache -> (on a miss: class, VLAN, source station,
- * gate, ports, keepalive, destination station, egress, fill the cache) -> IP
- * header -> MTU -> wire -> tag -> count -> redirect. Frames of a stable port are
- * met at the ingress of its members, and those that are not fast enter the port
- * from there.
+ * The way of a frame: flow cache -> (on a miss: gate and class, VLAN, source
+ * station, bridge and ports, destination station, egress, keepalive, fill the
+ * cache) -> IP header -> MTU -> wire -> tag -> count -> redirect. Frames of a stable
+ * port are met at the ingress of its members, and those that are not fast enter the
+ * port from there.
  *
  * A station that moved must be forgotten at its first frame from the new port, or
  * frames to it would go to the port that it left: whatever the frame is, and whether
