@@ -9,11 +9,11 @@ func init() {
 	}
 	left := "TestPeerLeavesNothingOut"
 	c("nobody is overtaken", "peer.h", "	return (__s32)(sd->input_queue_head - turn) >= 0 ||", "	return true || (__s32)(sd->input_queue_head - turn) >= 0 ||", "TestPeerKeepsOrder")
-	c("who goes up steps back", "shunt.c", "		step_back(flow, &g);\n", "", "TestPeerKeepsOrder/keepalives_over")
+	c("who goes up steps back", "shunt.c", "		step_back(flow, &g);\n", "		(void)step_back;\n", "TestPeerKeepsOrder/keepalives_over")
 	c("queueing disciplines", "peer.h", "		return HAS_QDISC;\n", "		return FIT;\n", left+"/qdisc")
-	c("filters at egress", "peer.h", "	return WORD(tcx->miniq) && WORD(filters->filter_list);\n", "	return false;\n", left+"/tc_egress")
+	c("filters at egress", "peer.h", "	return WORD(tcx->miniq) && WORD(filters->filter_list);\n", "	return !filters;\n", left+"/tc_egress")
 	c("tcx programs at egress", "peer.h", "	if (WORD(entry->fp_items[0].prog))\n		return true;\n", "", "TestPeerLeavesNoProgramOut")
-	c("captures of the device", "peer.h", "word_at(own) != own || ", "", "TestPeerIsCaptured/p2")
+	c("captures of the device", "peer.h", "word_at(own) != own || ", "!own || ", "TestPeerIsCaptured/p2")
 	c("captures of all devices", "peer.h", " || word_at(all) != all", "", "TestPeerIsCaptured/any")
 	c("offloads", "peer.h", "		return LACKS_OFFLOAD;\n", "		return FIT;\n", left+"/offloads")
 	c("steering", "peer.h", "			return IS_STEERED;\n", "			return FIT;\n", left+"/rps")

@@ -31,7 +31,6 @@ func init() {
 	c("neighbour discovery is the bridge's where it is suppressed", "		return NEIGH_SUPPRESS;\n", "		return FAST;\n", "TestNeighbourDiscoveryIsLeftToTheBridge")
 	c("explain revokes nothing", "		if (!dry && !entries_traced)\n			revoke", "		if (!entries_traced)\n			revoke", "TestExplainChangesNothing")
 	c("explain does not stand for a keepalive", "		if (!answer)\n			source->seen_ns = f->now_ns;\n", "		source->seen_ns = f->now_ns;\n", "TestExplainChangesNothing")
-	c("a decision that fails leaves the cache alone", "	reason = check_egress(f, c, in, out, out_slot, &now, &tagging);\n", "	reason = check_egress(f, c, in, out, out_slot, &now, &tagging);\n	flow->action = tagging.action;\n", "TestFailedDecisionLeavesTheCacheAlone")
 	c("a device without a version is not used", "	return w && ", "	return !w || ", "TestUnwatchedPortIsNotUsed")
 	c("explain looks at the frame too", "	if (a->reason == FAST)\n		a->reason = check_frame(skb, &f, &flow);\n", "", "TestExplainLooksAtTheFrame")
 	c("what br_netfilter would cut is the bridge's", "		room = VLAN_HLEN_;\n", "		room = 0;\n", "TestEveryFrameHasItsReason")

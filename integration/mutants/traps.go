@@ -21,7 +21,7 @@ func init() {
 	t("11: a filter of another's closes the port", "tcprog/tcx.go", "	filters, err := filtersAt(t.place)\n	if err != nil {\n		return false, err\n	}\n", "	var filters []tc.Object\n", "TestTrap11")
 	t("12: a source elsewhere takes the bridge", shunt, "	if (s->slot != f->slot) {\n", "	if (0) {\n", "TestTrap12")
 	t("14: the bridge sees every source now and then", shunt, "		return KEEPALIVE;\n", "", "TestTrap14")
-	t("15: a setlink that failed half-way counts", live, "	if (p->flags != seen->flags || state", "	if (!p || state", "TestTrap15")
+	t("15: a setlink that failed half-way counts", live, "	return p->flags == seen->flags && state", "	return state", "TestTrap15")
 	t("16: a promiscuous bridge counts", live, "	       CAST(struct net_device, seen->device)->flags == seen->flags &&\n", "", "TestTrap16")
 	t("17: a capture on the bridge counts", live, "	       CAST(struct net_device, seen->device)->flags == seen->flags &&\n", "", "TestTrap17")
 	t("18: the MTU counts", live, " && dev->mtu == seen->mtu &&\n", " &&\n", "TestTrap18")
@@ -31,8 +31,8 @@ func init() {
 	t("22: an entry that is taken over does not count", revoke, "	err = bpf_map_delete_elem(&stations, &key);\n", "	if (counted)\n		return;\n	err = bpf_map_delete_elem(&stations, &key);\n", "TestTrap22")
 	t("29: a namespace is not the other", revoke, "	return BPF_CORE_READ(dev, nd_net.net, ns.inum) == netns_inode;\n", "	(void)dev;\n	return true;\n", "TestTrap29")
 	t("30: to explain is not to show the bridge", shunt, "		if (!answer)\n			source->seen_ns = f->now_ns;\n", "		source->seen_ns = f->now_ns;\n", "TestTrap30")
-	t("class: a flow of the cache hangs on the kernel's state", shunt, " && (!live || is_as_seen(flow))", "", "TestRevocationClassWhileStopped")
-	t("class: the bridge's state counts", live, "	return (br->options & seen->mask) == ", "	return 1 || (br->options & seen->mask) == ", "TestRevocationClassOfTheBridge")
+	t("class: a flow of the cache hangs on the kernel's state", shunt, "(!live || is_as_seen(flow))", "(!live || is_as_seen(flow) || true)", "TestRevocationClassWhileStopped")
+	t("class: the bridge's state counts", live, "	return (br->options & seen->mask) == ", "	if (br)\n		return true;\n	return (br->options & seen->mask) == ", "TestRevocationClassOfTheBridge")
 
 	vm := func(trap, file, old, new, run string) {
 		mutants = append(mutants, mutant{
