@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/shunt-dev/shunt/accel"
 	"github.com/shunt-dev/shunt/integration/benchvm/rows"
@@ -58,6 +60,10 @@ func startDaemon(row rows.Row) (d *daemon, err error) {
 	}
 	if err := d.await("ready", d.ready); err != nil {
 		d.stop()
+		err = fmt.Errorf("%w: %s", err, d.log.Bytes())
+		if row.Refusal != "" && strings.Contains(d.log.String(), row.Refusal) {
+			err = fmt.Errorf("%w: %s", errMode, row.Refusal)
+		}
 		return d, err
 	}
 	if err := d.checkMode(row); err != nil {
@@ -73,17 +79,20 @@ func (d *daemon) await(what string, holds func() (bool, error)) error {
 			return err
 		}
 	}
-	return fmt.Errorf("shunt is not %s: %s", what, d.log.Bytes())
+	return fmt.Errorf("shunt is not %s", what)
 }
 
 // ready says whether it answers and has a bridge that is in step.
 func (d *daemon) ready() (bool, error) {
+	if over, err := hasEnded(d.cmd.Process.Pid); over || err != nil {
+		return false, errors.Join(err, errors.New("shunt ended"))
+	}
 	status, err := d.client.Status(context.Background(), "")
 	return err == nil && status.Ready && len(status.Bridges) == 1 && status.Bridges[0].Synced, nil
 }
 
-// errMode is that the kernel has no such way of noticing changes.
-var errMode = errors.New("shunt notices changes in another way")
+// errMode is that shunt works in another way with this kernel than the row says.
+var errMode = errors.New("shunt works in another way")
 
 func (d *daemon) checkMode(row rows.Row) error {
 	status, err := d.client.Status(context.Background(), "br0")
@@ -96,6 +105,13 @@ func (d *daemon) checkMode(row rows.Row) error {
 		}
 	}
 	return nil
+}
+
+// hasEnded says whether a child has, and leaves it to be waited for.
+func hasEnded(pid int) (bool, error) {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+	return info.Signo != 0, err
 }
 
 // attached says whether so many ports have the program.

@@ -49,6 +49,7 @@ type Row struct {
 	Daemon      Daemon
 	Config      string // shunt's; "" names the bridge and nothing else
 	Off         bool   // shunt runs, its fast path is off
+	Refusal     string // what shunt ends with where the kernel cannot do what Config asks for
 	Datapath    bool   // Open vSwitch's
 	Stations    int    // behind p2; 0 is 1
 	Flows       int    // to so many of them in turn; 0 is 1
@@ -142,7 +143,7 @@ var All = []Row{
 	{Key: "peer", Group: untagged, Name: "constant redirect_peer", Frame: Plain, Program: RedirectPeer},
 	{Key: "shunt", Group: untagged, Name: "shunt", Frame: Plain, Setup: plainBridge, Undo: noBridge, Daemon: Traced, Guarantees: all},
 	{Key: "shunt-live", Group: untagged, Name: "shunt, live reads", Frame: Plain, Setup: plainBridge, Undo: noBridge, Daemon: Live, Guarantees: allLive},
-	{Key: "shunt-peer", Group: untagged, Name: "shunt, redirect_peer", Frame: Plain, Setup: plainBridge, Undo: noBridge, Daemon: Traced, Config: straight, Guarantees: allStraight},
+	{Key: "shunt-peer", Group: untagged, Name: "shunt, redirect_peer", Frame: Plain, Setup: plainBridge, Undo: noBridge, Daemon: Traced, Config: straight, Refusal: "straight to the far end needs", Guarantees: allStraight},
 	{Key: "bridge", Group: untagged, Name: "the kernel's bridge", Frame: Plain, Setup: plainBridge, Undo: noBridge},
 	{Key: "flower", Group: untagged, Name: "tc flower, one rule", Frame: Plain, Setup: flower, Undo: "tc qdisc del dev p1 clsact\n"},
 	{Key: "nft-fwd", Group: untagged, Name: "nft netdev ingress, one rule, fwd", Frame: Plain, Setup: nftForward, Undo: "nft delete table netdev bench\n"},
