@@ -29,14 +29,19 @@ const void = math.MaxUint64
 type control struct {
 	page   []byte
 	shared *shuntControl
+	tick   uint64 // ns: so much behind is the clock by which programs see the lease end
 }
 
 func mapControl(m *ebpf.Map) (*control, error) {
+	tick, err := tickLength()
+	if err != nil {
+		return nil, err
+	}
 	page, err := memoryOf(m)
 	if err != nil {
 		return nil, fmt.Errorf("map the control page: %w", err)
 	}
-	return &control{page: page, shared: (*shuntControl)(unsafe.Pointer(&page[0]))}, nil
+	return &control{page: page, shared: (*shuntControl)(unsafe.Pointer(&page[0])), tick: uint64(tick)}, nil
 }
 
 func (c *control) unmap() error {
@@ -88,7 +93,7 @@ func (c *control) renew(lease time.Duration) {
 	}
 	end := uint64(math.MaxUint64)
 	if lease != 0 {
-		end = monotonicNow() + uint64(lease.Nanoseconds())
+		end = monotonicNow() + uint64(lease.Nanoseconds()) - c.tick
 	}
 	if before := atomic.SwapUint64(&c.shared.LeaseNs, end); end < before {
 		c.bumpAll() // a flow may last until the end of the lease that it was decided in
