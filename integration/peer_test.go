@@ -194,9 +194,6 @@ func (x *peerRig) filterEgress() error {
 
 // So does a tcx program at its egress.
 func TestPeerLeavesNoProgramOut(t *testing.T) {
-	if !slices.Contains(hooks(), "tcx") {
-		t.Skip("this kernel has no tcx")
-	}
 	x := newPeerRig(t)
 	x.awaitStraight()
 	program := dropProgram(t)

@@ -316,19 +316,12 @@ func (c *changes) ofLivePort(ifindex int) seen {
 	}
 }
 
-// portImage is the port's state when it had this version; false if that is not known.
-func (c *changes) portImage(version uint64) (image portImage, known bool) {
+// imageOf is the state, of a port or a bridge, that the version stands for; false if that
+// is not known.
+func imageOf[T portImage | bridgeImage](c *changes, version uint64) (image T, known bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	image, known = c.past.find(version).(portImage)
-	return image, known
-}
-
-// bridgeImage is the bridge's state when it had this version; false if that is not known.
-func (c *changes) bridgeImage(version uint64) (image bridgeImage, known bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	image, known = c.past.find(version).(bridgeImage)
+	image, known = c.past.find(version).(T)
 	return image, known
 }
 

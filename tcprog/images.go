@@ -48,7 +48,7 @@ func (br *bridge) storeImage(slot uint32, rec *shuntPort) {
 	if br.images == nil {
 		return
 	}
-	image, known := br.changes.portImage(rec.Seen)
+	image, known := imageOf[portImage](br.changes, rec.Seen)
 	if !known {
 		rec.Seen = void
 	}
@@ -60,7 +60,7 @@ func (br *bridge) setGate(g accel.Gate) {
 	var image bridgeImage
 	if br.images != nil {
 		var known bool
-		if image, known = br.changes.bridgeImage(g.Seen); !known {
+		if image, known = imageOf[bridgeImage](br.changes, g.Seen); !known {
 			g.Seen = void
 		}
 	}

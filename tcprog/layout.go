@@ -13,12 +13,12 @@ import (
 
 // findLayout finds, in the kernel's own description of its types, where it keeps what
 // bpf/peer.h reads. The error says what this kernel lacks.
-func findLayout() (l shuntLayout, err error) {
-	kernel, err := btf.LoadKernelSpec()
+func findLayout(types *btf.Cache) (l shuntLayout, err error) {
+	kernel, err := types.Kernel()
 	if err != nil {
 		return l, fmt.Errorf("read the kernel's types: %w", err)
 	}
-	if err := l.findVeth(kernel); err != nil {
+	if err := l.findVeth(kernel, types); err != nil {
 		return l, err
 	}
 	if err := l.findSoftnet(kernel); err != nil {
@@ -32,7 +32,7 @@ func findLayout() (l shuntLayout, err error) {
 
 // findVeth finds the veth driver's part of a device. Its types are in a module, if the
 // driver is.
-func (l *shuntLayout) findVeth(kernel *btf.Spec) error {
+func (l *shuntLayout) findVeth(kernel *btf.Spec, types *btf.Cache) error {
 	device, err := structOf(kernel, "net_device")
 	if err != nil {
 		return err
@@ -40,15 +40,15 @@ func (l *shuntLayout) findVeth(kernel *btf.Spec) error {
 	if _, err := device.offset("tcx_egress"); err != nil {
 		return errors.New("this kernel has no tcx: straight to the far end needs Linux 6.6 or later")
 	}
-	types := kernel
-	if module, err := btf.LoadKernelModuleSpec("veth"); err == nil {
-		types = module
+	driver := kernel
+	if module, err := types.Module("veth"); err == nil {
+		driver = module
 	}
-	veth, err := structOf(types, "veth_priv")
+	veth, err := structOf(driver, "veth_priv")
 	if err != nil {
 		return err
 	}
-	queue, err := structOf(types, "veth_rq")
+	queue, err := structOf(driver, "veth_rq")
 	if err != nil {
 		return err
 	}

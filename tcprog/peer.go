@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 
 	"github.com/shunt-dev/shunt/accel"
 )
@@ -19,8 +20,8 @@ type peering struct {
 
 // openPeering finds out whether this kernel lets frames go straight and tells when they
 // would overtake others.
-func openPeering(spec *ebpf.CollectionSpec) (*peering, error) {
-	layout, err := findLayout()
+func openPeering(spec *ebpf.CollectionSpec, types *btf.Cache) (*peering, error) {
+	layout, err := findLayout(types)
 	if err != nil {
 		return nil, err
 	}
@@ -33,7 +34,7 @@ func openPeering(spec *ebpf.CollectionSpec) (*peering, error) {
 		Program *ebpf.Program `ebpf:"shunt_end"`
 		Ends    *ebpf.Map     `ebpf:"ends"`
 	}
-	if err := spec.LoadAndAssign(&objects, nil); err != nil {
+	if err := spec.LoadAndAssign(&objects, &ebpf.CollectionOptions{Cache: types}); err != nil {
 		return nil, fmt.Errorf("load the program that looks at far ends: %w", err)
 	}
 	p.program, p.ends = objects.Program, objects.Ends

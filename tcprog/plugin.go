@@ -175,7 +175,7 @@ func (d *Dataplane) peeringFor(bridge, redirect string) (*peering, error) {
 		if err != nil {
 			return nil, err
 		}
-		p, err := openPeering(spec)
+		p, err := openPeering(spec, d.types.get())
 		if err != nil && redirect == accel.RedirectPeer {
 			return nil, fmt.Errorf("redirect: %s: %w", redirect, err)
 		}

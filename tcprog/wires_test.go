@@ -863,7 +863,7 @@ func TestAnImageIsOfOnePort(t *testing.T) {
 	l.must(l.d.changes.watch(alien, false))
 	look := l.d.changes.ofLivePort(alien)
 	var known bool
-	br.control.shared.Image, known = l.d.changes.bridgeImage(look.bridge)
+	br.control.shared.Image, known = imageOf[bridgeImage](l.d.changes, look.bridge)
 	if !known {
 		t.Fatal("nothing is known of the other bridge")
 	}
